@@ -1,0 +1,3 @@
+"""Freehold: own your AI outright."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,57 @@
+"""Where weights come from: the protocol of a source, and what a fetch is given and gives back."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, bytes done, bytes in all or 0 when unknown); may raise to abort."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """One place to get one model file from, as a catalog entry or a user names it.
+
+    ``source`` is a plugin id without its kind (``pypi``, ``hub``, ``folder``); ``location`` is that
+    source's own notation; ``members`` lists archive members in the order to concatenate.
+    ``sha256`` is the digest of the finished file and ``bytes`` its size, when they are pinned.
+    """
+
+    source: str
+    location: str
+    sha256: str | None = None
+    bytes: int | None = None
+    members: tuple[str, ...] = ()
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fetch produced: files on local disk, and what the source knows about them.
+
+    ``files`` maps a file's name within the model (``model.gguf``) to where it lies now. ``moved``
+    says that the registry may move the files instead of copying them (they are scratch files).
+    ``resolved`` is the exact place, revision included, for the lineage.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    resolved: str
+    moved: bool
+    licence: str | None = None
+    notice: str | None = None
+
+
+class Source(Protocol):
+    """Gets model files; never runs, installs or unpickles what it gets."""
+
+    def claims(self, text: str) -> Origin | None:
+        """Return the origin that ``text`` (``pypi:NAME``, a path, ...) means here, or None."""
+        ...
+
+    def fetch(self, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
+        """Bring the files of ``origin`` to ``scratch`` or name where they lie; resumes by itself.
+
+        Raises ``Missing`` when the source has no such thing, ``Unavailable`` when it cannot be
+        reached, ``Invalid`` for a malformed archive and ``DigestMismatch`` for other bytes.
+        """
+        ...
