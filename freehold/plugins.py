@@ -20,9 +20,7 @@ def known() -> dict[str, EntryPoint]:
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         if point.name in found and found[point.name].value != point.value:
-            raise Invalid(
-                "invalid.plugin", f"two installed packages claim the plugin {point.name}"
-            )
+            raise Invalid("invalid.plugin", f"two installed packages claim the plugin {point.name}")
         found[point.name] = point
     return found
 

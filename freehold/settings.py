@@ -45,7 +45,8 @@ class Runtime(Section):
 
     ``memory`` is the budget for all local engines in bytes, 0 for ``memory_share`` of the
     machine. Times are in seconds. ``idle_unload`` 0 keeps a loaded model until its room is
-    needed. ``wait_limit`` caps how long a request may ask to wait for a load.
+    needed. ``wait_limit`` caps how long a request may ask to wait for a load, ``read_timeout`` how
+    long an engine may stay silent.
     """
 
     memory: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -58,8 +59,7 @@ class Runtime(Section):
     drain_timeout: Seconds = 60.0
     wait_limit: Seconds = 600.0
     connect_timeout: Seconds = 3.0
-    first_byte_timeout: Seconds = 300.0
-    between_bytes_timeout: Seconds = 120.0
+    read_timeout: Seconds = 300.0
 
 
 class Sources(Section):

@@ -1,0 +1,141 @@
+"""Follow control: hold its newest snapshot, say what runs here, ask for what is needed.
+
+A gateway asks control for a snapshot newer than the one it has and waits for the answer; its next
+question confirms that the last one is in use, which is how a revocation is known to be effective.
+While control is away the gateway goes on with what it has and looks at the file that control
+leaves behind.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from pyreqwest.client import Client
+from pyreqwest.exceptions import PyreqwestError
+
+from freehold.errors import EngineLost, FreeholdError, Missing, NoCapacity
+from freehold.runtime.leases import Leases
+from freehold.store.snapshot import Route, Snapshot, read_snapshot
+
+HOLD = 1.0
+"""Seconds control holds an unanswered question; also the beat of the load report."""
+RETRY = 0.2
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway sends: its name, the revision it works from, what runs on it."""
+
+    gateway: str
+    revision: int
+    inflight: dict[str, int]
+    used: dict[str, float]
+
+
+class Follower:
+    """Keeps ``snapshot`` current. One a gateway process."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        client: Client,
+        leases: Leases,
+        clock: Callable[[], float],
+    ) -> None:
+        self.snapshot: Snapshot = read_snapshot(path)
+        self._name = name
+        self._path = path
+        self._client = client
+        self._leases = leases
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Run for the life of the process."""
+        while True:
+            try:
+                await self._ask()
+            except (PyreqwestError, msgspec.DecodeError, FreeholdError):
+                self._reread()
+                await asyncio.sleep(RETRY)
+
+    async def wake(self, deployment: str) -> None:
+        """Tell control that somebody needs a deployment; without control nothing can load."""
+        with suppress(PyreqwestError):
+            await self._post(f"/internal/wake/{deployment}", b"", HOLD)
+
+    async def until_ready(self, deployment: str, patience: float) -> Route:
+        """Return the route once it has a replica; raise what there is to say when it has not."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            route = self.snapshot.routes.get(deployment)
+            if route is None:
+                raise Missing("missing.deployment", f"{deployment} was undeployed", param="model")
+            if route.targets:
+                return route
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or route.state in ("failed", "missing"):
+                raise _not_ready(route)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+
+    async def _ask(self) -> None:
+        question = Question(
+            gateway=self._name,
+            revision=self.snapshot.revision,
+            inflight=self._leases.inflight,
+            used=self._leases.used,
+        )
+        body = await self._post("/internal/follow", msgspec.json.encode(question), HOLD + 4)
+        if body:
+            self._take(msgspec.json.decode(body, type=Snapshot))
+
+    async def _post(self, path: str, body: bytes, limit: float) -> bytes:
+        snapshot = self.snapshot
+        if not snapshot.control_url:
+            raise NoCapacity("unavailable.control", "control has not started yet", retry_after=1)
+        request = self._client.post(snapshot.control_url + path).body_bytes(body)
+        request = request.bearer_auth(snapshot.control_secret).timeout(timedelta(seconds=limit))
+        response = await request.build().send()
+        if response.status not in (200, 204):
+            raise NoCapacity("unavailable.control", f"control answered {response.status}")
+        return (await response.bytes()).to_bytes()
+
+    def _reread(self) -> None:
+        with suppress(FreeholdError, OSError):
+            found = read_snapshot(self._path)
+            if found != self.snapshot:
+                self._take(found)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._leases.forget(
+            {target.replica for route in snapshot.routes.values() for target in route.targets}
+        )
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _not_ready(route: Route) -> FreeholdError:
+    if route.state == "failed":
+        return EngineLost(
+            "unavailable.engine_failed",
+            f"{route.deployment} cannot be loaded: {route.reason}",
+            retry_after=5,
+        )
+    if route.state == "missing":
+        return NoCapacity(
+            "unavailable.model", f"{route.deployment} cannot run: {route.reason}", retry_after=30
+        )
+    text = f"{route.deployment} is loading ({route.progress:.0%})"
+    if route.reason:
+        text += f": {route.reason}"
+    return NoCapacity(
+        "unavailable.loading",
+        f"{text}; retry, or send the header Prefer: wait=60",
+        retry_after=2,
+        details={"progress": route.progress, "state": route.state},
+    )

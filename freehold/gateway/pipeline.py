@@ -1,0 +1,216 @@
+"""The path of a request: who, may they, what, which deployment, which replica, the record.
+
+Read ``complete`` from top to bottom; everything else is a room entered from there. ``recorded``
+wraps every request of the data plane: whatever happens, one record is durable before the last
+byte leaves.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from freehold.errors import EngineLost, FreeholdError, TooSlow
+from freehold.gateway.answer import Answer, Headers
+from freehold.gateway.exchange import Exchange, Last, Tail, Whole, document
+from freehold.gateway.faults import EngineFault, Fault, engine_fault, fault
+from freehold.gateway.follow import Follower
+from freehold.gateway.log import Log
+from freehold.gateway.upstream import Upstream
+from freehold.gateway.wire.call import Call, Read
+from freehold.identity.keys import Principal, authenticate
+from freehold.policy.permissions import permit
+from freehold.record.entry import Entry, encode
+from freehold.record.journal import Journal
+from freehold.routing.choose import AUTO, Choice, choose
+from freehold.runtime.leases import Leases
+from freehold.settings import Settings
+from freehold.store.snapshot import Route, Target
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway process works with; put together in ``app/gateway.py``."""
+
+    settings: Settings
+    home: Path
+    pepper: bytes
+    follower: Follower
+    leases: Leases
+    upstream: Upstream
+    journal: Journal
+    log: Log
+    clock: Callable[[], float]
+
+
+async def complete(exchange: Exchange, read: Read, parts: Parts, entry: Entry) -> Last:
+    """Answer one completion or embedding request; returns its last bytes, still to be sent."""
+    principal = identify(exchange, parts, entry)
+    permit(principal, "completion:run")
+    call = read(await exchange.body(parts.settings.server.body_limit))
+    entry.dialect, entry.stream, entry.requested = call.dialect, call.stream, call.model
+    lost: FreeholdError | None = None
+    async for route, target in candidates(call, exchange, parts):
+        describe(entry, route, target)
+        answer = Answer(parts.upstream, call, target, entry)
+        try:
+            with parts.leases.hold(target):
+                return await answer.send(exchange, response_headers(exchange, route))
+        except (EngineLost, TooSlow) as error:
+            if exchange.transport is not None:  # the client has part of it: no second beginning
+                raise
+            lost = error
+        finally:
+            count(entry, answer)
+    raise lost or EngineLost("unavailable.engine_lost", "no replica answers", retry_after=1)
+
+
+async def list_models(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
+    """Answer ``GET /v1/models`` and ``/v1/models/NAME``: the deployments, and ``auto``."""
+    permit(identify(exchange, parts, entry), "model:read")
+    routes = parts.follower.snapshot.routes
+    name = exchange.path.removeprefix("/v1/models").strip("/")
+    if name and name != AUTO:
+        return document(_model(choose(name, "chat", 0, routes)[0].route))
+    automatic = {"id": AUTO, "object": "model", "created": 0, "owned_by": "freehold"}
+    if name == AUTO:
+        return document(automatic)
+    data = [automatic] if routes else []
+    return document({"object": "list", "data": [*data, *map(_model, routes.values())]})
+
+
+def identify(exchange: Exchange, parts: Parts, entry: Entry) -> Principal:
+    """Return who calls, and write it into the record."""
+    principal = authenticate(
+        parts.follower.snapshot.keys, parts.pepper, exchange.header("authorization"), parts.clock()
+    )
+    entry.principal, entry.role, entry.key = principal.name, principal.role, principal.key
+    return principal
+
+
+async def candidates(
+    call: Call, exchange: Exchange, parts: Parts
+) -> AsyncIterator[tuple[Route, Target]]:
+    """Yield replicas worth trying, best first; waits for a load when the client asked to."""
+    routes = parts.follower.snapshot.routes
+    choices = choose(call.model, call.task, call.tokens, routes)
+    ready = [choice.route for choice in choices if choice.route.targets]
+    if choices[0].route.state == "idle":
+        await parts.follower.wake(choices[0].route.deployment)
+    if not ready:
+        ready = [await _loaded(choices[0], exchange, parts)]
+    for route in ready:
+        for target in parts.leases.by_load(route.targets):
+            yield route, target
+
+
+async def _loaded(choice: Choice, exchange: Exchange, parts: Parts) -> Route:
+    name = choice.route.deployment
+    patience = _patience(exchange.header("prefer"), parts.settings.runtime.wait_limit)
+    if patience > 0:
+        await parts.follower.wake(name)
+    return await parts.follower.until_ready(name, patience)
+
+
+def _patience(prefer: str | None, limit: float) -> float:
+    """Read ``Prefer: wait=SECONDS`` (RFC 7240): how long the client would wait for a load."""
+    for part in (prefer or "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait" and value.strip('"').isdigit():
+            return min(float(value.strip('"')), limit)
+    return 0.0
+
+
+def describe(entry: Entry, route: Route, target: Target) -> None:
+    """Write into the record which deployment, version and replica answer."""
+    entry.attempts += 1
+    entry.deployment, entry.replica = route.deployment, target.replica
+    entry.model, entry.version, entry.digest = route.model, route.version, route.digest
+
+
+def count(entry: Entry, answer: Answer) -> None:
+    """Write into the record what the answer took, whole or not."""
+    tally = answer.tally
+    entry.tokens_in, entry.tokens_out = tally.prompt, tally.completion
+    entry.tokens_cached, entry.estimated = tally.cached, tally.estimated
+
+
+def response_headers(exchange: Exchange, route: Route) -> Headers:
+    """Return the headers every answer of the data plane carries."""
+    return [("x-freehold-request", exchange.id), ("x-freehold-deployment", route.deployment)]
+
+
+async def recorded(
+    exchange: Exchange, action: str, work: Callable[[Entry], Awaitable[Last]], parts: Parts
+) -> None:
+    """Do the work, make its record durable, and only then let the last bytes go."""
+    entry = Entry(id=exchange.id, at=parts.clock(), action=action, client=exchange.client)
+    begun = time.perf_counter()
+    last = await _attended(exchange, entry, work(entry), parts)
+    entry.total_ms = round((time.perf_counter() - begun) * 1000, 3)
+    try:
+        await parts.journal.append(encode(entry))
+    except FreeholdError as error:
+        last = _failed(exchange, fault(error, exchange.id)) if last is not None else None
+    parts.log.request(exchange, entry)
+    if last is not None:
+        await exchange.finish(last)
+
+
+async def _attended(
+    exchange: Exchange, entry: Entry, work: Awaitable[Last], parts: Parts
+) -> Last | None:
+    """Run the work while the client is there; ending it closes the engine's connection too."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(exchange.gone())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            entry.outcome, entry.status = "cancelled", 499
+            task.cancel()
+            await asyncio.wait((task,))
+            return None
+    finally:
+        gone.cancel()
+    entry.outcome, entry.status = "ok", 200
+    try:
+        return task.result()
+    except FreeholdError as error:
+        return _refused(exchange, entry, fault(error, exchange.id))
+    except EngineFault as error:
+        return _refused(exchange, entry, engine_fault(error, exchange.id))
+    except Exception as error:  # noqa: BLE001 - the outermost wrapper: nothing may escape unrecorded
+        parts.log.crash(exchange, error)
+        problem = FreeholdError("broken.internal", f"internal error, see the log for {exchange.id}")
+        return _refused(exchange, entry, fault(problem, exchange.id))
+
+
+def _refused(exchange: Exchange, entry: Entry, found: Fault) -> Last:
+    entry.outcome = "refused" if found.status < 500 else "failed"
+    entry.status, entry.error = found.status, found.code
+    return _failed(exchange, found)
+
+
+def _failed(exchange: Exchange, found: Fault) -> Last:
+    """Return an error as the whole answer, or as the last event of one that has begun."""
+    if exchange.transport is None:
+        return Whole(found.status, found.headers, found.body)
+    return Tail(exchange.transport, b"data: %b\n\n" % found.body)
+
+
+def _model(route: Route) -> dict[str, object]:
+    return {
+        "id": route.deployment,
+        "object": "model",
+        "created": route.created,
+        "owned_by": "freehold",
+        "meta": {
+            "model": route.model,
+            "version": route.version,
+            "digest": route.digest,
+            "state": route.state,
+            "context": route.context,
+            "task": route.task,
+        },
+    }

@@ -1,0 +1,71 @@
+"""A call: what one request asks for, whatever dialect it came in.
+
+The client's fields are kept as the raw JSON they were (``Raw``), so what we do not know passes
+through untouched, numbers to the last digit.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from freehold.errors import Invalid
+
+T = TypeVar("T")
+Fields = dict[str, msgspec.Raw]
+
+_FIELDS = msgspec.json.Decoder(Fields)
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for a model.
+
+    ``task`` is ``chat``, ``completion`` or ``embedding``; ``path`` is the engine's route for it.
+    ``tokens`` estimates the context it needs. ``prompts`` is how many prompts share the request,
+    ``choices`` how many answers each gets.
+    """
+
+    dialect: str
+    task: str
+    path: str
+    model: str
+    stream: bool
+    wants_usage: bool
+    tokens: int
+    fields: Fields
+    prompts: int = 1
+    choices: int = 1
+
+    def body(self, model: str, *, stream: bool) -> bytes:
+        """Return the request for an engine that calls the model ``model``."""
+        fields: dict[str, object] = {**self.fields, "model": model}
+        if self.task != "embedding":
+            fields["stream"] = stream
+            if stream:
+                fields["stream_options"] = {"include_usage": True}
+            else:
+                fields.pop("stream_options", None)
+        return msgspec.json.encode(fields)
+
+
+class StreamOptions(msgspec.Struct):
+    """``stream_options`` of a request."""
+
+    include_usage: bool | None = None
+
+
+def read_fields(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, Fields]:
+    """Return the validated request and its raw fields; ``Invalid`` says where it is wrong."""
+    try:
+        return decoder.decode(body), _FIELDS.decode(body)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at ")
+        path = where.strip("`").removeprefix("$.").removeprefix("$") or None
+        at = f" at {path}" if path else ""
+        raise Invalid("invalid.request", f"{text}{at}", param=path) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid("invalid.json", f"the body is not valid JSON: {error}") from error
+
+
+Read = Callable[[bytes], Call]
+Dialects = Mapping[str, Read]

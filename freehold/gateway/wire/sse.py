@@ -1,0 +1,35 @@
+"""Server-sent events: cut an engine's bytes into the data of its events."""
+
+from freehold.errors import EngineLost
+
+LONGEST_EVENT = 8 * 1024 * 1024
+DONE = b"[DONE]"
+
+
+class Events:
+    """Feed it chunks as they come; it gives back the ``data`` of every event that is whole."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the data of the events that this chunk completes."""
+        data = self._rest + chunk if self._rest else chunk
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        *whole, self._rest = data.split(b"\n\n")
+        if len(self._rest) > LONGEST_EVENT:
+            raise EngineLost("unavailable.engine_protocol", "the engine sent an endless event")
+        return [found for event in whole if (found := _data(event)) is not None]
+
+    @property
+    def torn(self) -> bool:
+        """Say whether the stream ended inside an event."""
+        return bool(self._rest.strip())
+
+
+def _data(event: bytes) -> bytes | None:
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:]
+    lines = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None

@@ -1,0 +1,1 @@
+"""The path of a model: from somebody's file to something that answers."""

@@ -1,0 +1,112 @@
+"""The path of a model: fetch, scan, register. What follows, deploying, is ``deploy.py``.
+
+Read ``bring_in`` from top to bottom. Nothing is visible as a version before its bytes are whole,
+checked and stored under their digest; whatever stops on the way leaves nothing behind but
+resumable downloads in scratch.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from freehold.errors import Invalid
+from freehold.models.fetch import fetch
+from freehold.models.gguf import read_header
+from freehold.models.manifest import Manifest, describe
+from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
+from freehold.models.source import Fetched, Origin, Progress, Source
+from freehold.store.blobs import Blobs
+from freehold.store.versions import Artifact, Dependency
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody asks to bring in. ``sha256`` pins the bytes, when the asker knows them."""
+
+    source: str
+    name: str | None = None
+    sha256: str | None = None
+    licence: str | None = None
+    dependencies: tuple[Dependency, ...] = ()
+
+
+class Workshop(msgspec.Struct, frozen=True, kw_only=True):
+    """What the path of a model works with."""
+
+    sources: Mapping[str, Source]
+    blobs: Blobs
+    registry: Registry
+    scratch: Path
+
+
+def bring_in(
+    arrival: Arrival, shop: Workshop, progress: Progress, now: float, by: str
+) -> tuple[Version, bool]:
+    """Fetch, check and register a model; return the version and whether it is new. Blocks."""
+    if arrival.name is not None:
+        check_name(arrival.name)
+    scratch = shop.scratch / hashlib.sha256(arrival.source.encode()).hexdigest()[:16]
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    origin, fetched = fetch(shop.sources, arrival.source, scratch, progress)
+    weights = _weights(fetched)
+    manifest = scan(weights, progress)
+    artifact = _store(weights, fetched, arrival, origin, shop, progress)
+    draft = Draft(
+        model=arrival.name or suggest_name(fetched.name),
+        manifest=manifest,
+        artifacts=(artifact,),
+        format="gguf",
+        licence=arrival.licence or fetched.licence or manifest.licence,
+        notice=fetched.notice,
+        source=arrival.source,
+        resolved=fetched.resolved,
+        dependencies=(*_dependencies(manifest), *arrival.dependencies),
+    )
+    registered = shop.registry.register(draft, now, by)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return registered
+
+
+def scan(weights: Path, progress: Progress) -> Manifest:
+    """Read the header strictly: a file that lies about itself goes no further."""
+    progress("scan", 0, 0)
+    return describe(read_header(weights))
+
+
+def _weights(fetched: Fetched) -> Path:
+    if len(fetched.files) != 1:
+        raise Invalid("invalid.source", f"{fetched.name} has {len(fetched.files)} files: name one")
+    return next(iter(fetched.files.values()))
+
+
+def _store(
+    weights: Path,
+    fetched: Fetched,
+    arrival: Arrival,
+    origin: Origin,
+    shop: Workshop,
+    progress: Progress,
+) -> Artifact:
+    digest, size = shop.blobs.add(
+        weights,
+        move=fetched.moved,
+        expected=arrival.sha256 or origin.sha256,
+        progress=lambda done, total: progress("store", done, total),
+    )
+    # The scanned bytes and the stored ones may differ if somebody wrote to the file in between.
+    describe(read_header(shop.blobs.path(digest)))
+    return Artifact(name="model.gguf", digest=digest, bytes=size)
+
+
+def _dependencies(manifest: Manifest) -> tuple[Dependency, ...]:
+    bases = [Dependency(kind="base", target=base) for base in manifest.base_models]
+    if manifest.tokenizer is not None and manifest.tokenizer.sha256:
+        vocabulary = Dependency(
+            kind="tokenizer",
+            target=manifest.tokenizer.model or "tokenizer",
+            digest=manifest.tokenizer.sha256,
+        )
+        return (*bases, vocabulary)
+    return tuple(bases)

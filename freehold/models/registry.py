@@ -1,0 +1,235 @@
+"""The registry: models, immutable versions, aliases that move and roll back at once."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import msgspec
+
+from freehold.errors import Conflict, Invalid, Missing
+from freehold.models.manifest import Manifest
+from freehold.store import versions
+from freehold.store.blobs import Blobs
+from freehold.store.database import Database
+from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow, VersionRow
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+PRODUCTION = "production"
+
+
+class LaunchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a version wants to be run; each revision is kept. ``context`` is in tokens."""
+
+    context: int | None = None
+    slots: int | None = None
+    threads: int | None = None
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with everything that is known of it."""
+
+    row: VersionRow
+    manifest: Manifest
+    artifacts: tuple[Artifact, ...]
+    dependencies: tuple[Dependency, ...]
+    settings: LaunchSettings
+    settings_revision: int
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model path hands over to become a version."""
+
+    model: str
+    manifest: Manifest
+    artifacts: tuple[Artifact, ...]
+    format: str
+    licence: str | None
+    notice: str | None
+    source: str
+    resolved: str
+    dependencies: tuple[Dependency, ...] = ()
+
+
+class Registry:
+    """Reads and writes models. Rules are here, rows in ``store.versions``, bytes in blobs."""
+
+    def __init__(self, database: Database, blobs: Blobs) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def register(self, draft: Draft, now: float, by: str) -> tuple[Version, bool]:
+        """Make a version of a draft and say whether it is new.
+
+        The same bytes under the same name are the same version, so importing twice, also at once,
+        gives one. The first version of a model becomes its ``production``.
+        """
+        check_name(draft.model)
+        main = draft.artifacts[0]
+        with self._database.transaction() as connection:
+            present = versions.versions_of(connection, draft.model)
+            same = next((row for row in present if row.digest == main.digest), None)
+            if same is None:
+                row = VersionRow(
+                    model=draft.model,
+                    number=versions.next_number(connection, draft.model),
+                    digest=main.digest,
+                    bytes=sum(artifact.bytes for artifact in draft.artifacts),
+                    format=draft.format,
+                    manifest=msgspec.json.encode(draft.manifest).decode(),
+                    licence=draft.licence,
+                    notice=draft.notice,
+                    source=draft.source,
+                    resolved=draft.resolved,
+                    created=now,
+                    created_by=by,
+                )
+                versions.add_version(connection, row, draft.artifacts, draft.dependencies)
+                if not present:
+                    first = AliasMove(
+                        model=row.model, alias=PRODUCTION, number=row.number, moved=now, moved_by=by
+                    )
+                    versions.move_alias(connection, first)
+        return self.version(draft.model, same.number if same else row.number), same is None
+
+    def names(self) -> list[str]:
+        """Return the names of all models."""
+        with self._database.transaction() as connection:
+            return versions.model_names(connection)
+
+    def versions(self, model: str) -> list[Version]:
+        """Return a model's versions, oldest first; ``Missing`` when there is no such model."""
+        with self._database.transaction() as connection:
+            rows = versions.versions_of(connection, model)
+            names = versions.model_names(connection) if not rows else []
+        if not rows:
+            near = get_close_matches(model, names, 1)
+            hint = f"did you mean {near[0]}?" if near else "see freehold model list"
+            raise Missing("missing.model", f"no model {model!r:.80}: {hint}", param="model")
+        return [self.version(model, row.number) for row in rows]
+
+    def version(self, model: str, number: int) -> Version:
+        """Return one version by its number."""
+        with self._database.transaction() as connection:
+            rows = versions.versions_of(connection, model)
+            row = next((row for row in rows if row.number == number), None)
+            if row is None:
+                known = ", ".join(str(row.number) for row in rows) or "none"
+                raise Missing(
+                    "missing.version", f"{model} has no version {number}: there is {known}"
+                )
+            revisions = versions.settings_of(connection, model, number)
+            return Version(
+                row=row,
+                manifest=msgspec.json.decode(row.manifest, type=Manifest),
+                artifacts=tuple(versions.artifacts_of(connection, model, number)),
+                dependencies=tuple(versions.dependencies_of(connection, model, number)),
+                settings=_newest(revisions),
+                settings_revision=revisions[-1].revision if revisions else 0,
+            )
+
+    def resolve(self, reference: str) -> Version:
+        """Return the version that ``NAME``, ``NAME:NUMBER`` or ``NAME:ALIAS`` means now.
+
+        A bare name means its ``production`` alias.
+        """
+        model, _, label = reference.partition(":")
+        label = label or PRODUCTION
+        found = self.versions(model)
+        if label.isdigit():
+            return self.version(model, int(label))
+        number = self.aliases(model).get(label)
+        if number is None:
+            known = ", ".join(sorted(self.aliases(model))) or "none"
+            raise Missing("missing.alias", f"{model} has no alias {label!r:.80}: there is {known}")
+        return next(version for version in found if version.row.number == number)
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """Return where each alias of a model points."""
+        current: dict[str, int] = {}
+        for move in self.alias_history(model):
+            current.setdefault(move.alias, move.number)
+        return current
+
+    def alias_history(self, model: str) -> list[AliasMove]:
+        """Return every move of a model's aliases, newest first."""
+        with self._database.transaction() as connection:
+            return versions.alias_history(connection, model)
+
+    def promote(self, model: str, alias: str, number: int, now: float, by: str) -> None:
+        """Point an alias at a version."""
+        if alias.isdigit():
+            raise Invalid("invalid.alias", "an alias is a name, not a number", param="alias")
+        check_name(alias)
+        self.version(model, number)
+        move = AliasMove(model=model, alias=alias, number=number, moved=now, moved_by=by)
+        with self._database.transaction() as connection:
+            versions.move_alias(connection, move)
+
+    def roll_back(self, model: str, alias: str, now: float, by: str) -> int:
+        """Point an alias back to the version it had before its present one."""
+        moves = [move for move in self.alias_history(model) if move.alias == alias]
+        if not moves:
+            raise Missing("missing.alias", f"{model} has no alias {alias!r:.80}")
+        earlier = next((move for move in moves if move.number != moves[0].number), None)
+        if earlier is None:
+            raise Conflict(
+                "conflict.no_earlier_version", f"{model}:{alias} has never pointed elsewhere"
+            )
+        self.promote(model, alias, earlier.number, now, by)
+        return earlier.number
+
+    def set_launch_settings(
+        self, model: str, number: int, settings: LaunchSettings, now: float, by: str
+    ) -> int:
+        """Append a revision of a version's launch settings; return its number."""
+        self.version(model, number)
+        text = msgspec.json.encode(settings).decode()
+        with self._database.transaction() as connection:
+            return versions.add_settings(connection, model, number, text, now, by)
+
+    def launch_settings(self, model: str, number: int) -> list[SettingsRow]:
+        """Return every revision of a version's launch settings, oldest first."""
+        with self._database.transaction() as connection:
+            return versions.settings_of(connection, model, number)
+
+    def remove(self, model: str, number: int) -> int:
+        """Remove a version and the blobs nothing else uses; return the bytes given back."""
+        version = self.version(model, number)
+        aliased = [alias for alias, at in self.aliases(model).items() if at == number]
+        if aliased and len(self.versions(model)) > 1:
+            raise Conflict(
+                "conflict.aliased",
+                f"{model}:{number} is {', '.join(aliased)}: move the alias first",
+            )
+        with self._database.transaction() as connection:
+            versions.remove_version(connection, model, number)
+            loose = [
+                artifact
+                for artifact in version.artifacts
+                if not versions.is_used(connection, artifact.digest)
+            ]
+        for artifact in loose:
+            self._blobs.remove(artifact.digest)
+        return sum(artifact.bytes for artifact in loose)
+
+
+def check_name(name: str) -> None:
+    """Raise ``Invalid`` unless this can name a model, a deployment or an alias."""
+    if not NAME.fullmatch(name):
+        raise Invalid(
+            "invalid.name",
+            f"{name!r:.140} cannot be a name: use a-z, 0-9, '.', '_' and '-', at most 128",
+            param="name",
+        )
+
+
+def suggest_name(text: str) -> str:
+    """Turn a file name or a title into a name."""
+    lowered = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
+    return lowered[:128] or "model"
+
+
+def _newest(revisions: Sequence[SettingsRow]) -> LaunchSettings:
+    if not revisions:
+        return LaunchSettings()
+    return msgspec.json.decode(revisions[-1].document, type=LaunchSettings)

@@ -1,0 +1,62 @@
+"""Roles and what each may do. Pure: a table and a look-up."""
+
+from types import MappingProxyType
+
+from freehold.errors import Forbidden, Invalid
+from freehold.identity.keys import Principal
+
+PERMISSIONS = MappingProxyType(
+    {
+        "completion:run": "send requests to deployments",
+        "model:read": "see models, versions and the catalog",
+        "model:import": "bring models in, and label versions",
+        "model:remove": "remove models and versions",
+        "deployment:read": "see deployments and their replicas",
+        "deployment:write": "deploy, undeploy and apply documents",
+        "key:read": "see keys (never their secrets)",
+        "key:write": "create and revoke keys",
+        "usage:read": "see everybody's usage",
+        "audit:read": "read the record of requests and acts",
+    }
+)
+"""Every permission and what it allows."""
+
+_OPERATOR = frozenset(
+    {
+        "completion:run",
+        "model:read",
+        "model:import",
+        "model:remove",
+        "deployment:read",
+        "deployment:write",
+        "usage:read",
+    }
+)
+
+ROLES = MappingProxyType(
+    {
+        "admin": frozenset(PERMISSIONS),
+        "operator": _OPERATOR,
+        "developer": frozenset({"completion:run", "model:read", "deployment:read"}),
+        "auditor": frozenset(
+            {"model:read", "deployment:read", "key:read", "usage:read", "audit:read"}
+        ),
+    }
+)
+"""Every role and its permissions."""
+
+
+def permit(principal: Principal, permission: str) -> None:
+    """Return when the principal's role has the permission, else raise ``Forbidden``."""
+    if permission not in ROLES.get(principal.role, frozenset()):
+        allowed = sorted(role for role, has in ROLES.items() if permission in has)
+        raise Forbidden(
+            "forbidden.role",
+            f"the role {principal.role} may not do {permission}; it takes: {', '.join(allowed)}",
+        )
+
+
+def check_role(role: str) -> None:
+    """Raise ``Invalid`` unless the role exists."""
+    if role not in ROLES:
+        raise Invalid("invalid.role", f"no role {role}: choose {', '.join(ROLES)}", param="role")

@@ -1,0 +1,1 @@
+"""Engines: started, watched, placed, re-adopted."""

@@ -1,0 +1,55 @@
+"""What an engine is: an OpenAI-compatible HTTP endpoint that we start, or are told of."""
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides how one replica runs; two equal launches are interchangeable.
+
+    ``weights`` is a digest (local engines), ``url`` an endpoint (remote ones). ``context`` and
+    ``slots`` are in tokens and parallel requests; ``bytes`` is the memory it is expected to take.
+    """
+
+    deployment: str
+    engine: str
+    model: str
+    task: str = "chat"
+    weights: str | None = None
+    version: int | None = None
+    url: str | None = None
+    upstream_key: str | None = None
+    context: int = 0
+    slots: int = 1
+    threads: int = 0
+    bytes: int = 0
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to start. ``payload`` goes to its standard input: secrets never show in ``ps``."""
+
+    argv: tuple[str, ...]
+    payload: bytes
+
+
+class Engine(Protocol):
+    """A kind of engine.
+
+    ``streams_only``: it notices a client that hung up only while it streams.
+    """
+
+    streams_only: bool
+
+    def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> Command | None:
+        """Return the process to start, or None when there is nothing to start.
+
+        The process serves on loopback under ``secret`` and, once it can answer, writes its URL to
+        ``ready``, whole or not at all.
+        """
+        ...
+
+    def endpoint(self, url: str) -> str:
+        """Return the base URL of the OpenAI routes, given where the engine listens."""
+        ...

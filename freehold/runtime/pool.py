@@ -1,0 +1,354 @@
+"""The pool: makes the replicas that run be the replicas that are desired.
+
+Decisions are made elsewhere (``replica.step``, ``placement.place``); here is what has effects:
+spawning, watching, killing, remembering on disk, adopting after a restart. Control calls
+``reconcile`` a few times a second and whenever something changed.
+"""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from pyreqwest.client import Client
+from pyreqwest.exceptions import PyreqwestError
+
+from freehold.errors import FreeholdError
+from freehold.runtime import process
+from freehold.runtime.engine import Engine, Launch
+from freehold.runtime.placement import place
+from freehold.runtime.process import Identity
+from freehold.runtime.replica import (
+    Drain,
+    Drained,
+    Event,
+    Exited,
+    Loaded,
+    Replica,
+    Spawned,
+    Want,
+    may_load,
+    step,
+)
+from freehold.settings import Runtime
+
+PROBE_EVERY = 5.0
+PROBES_LOST = 3
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment shall run: one launch a replica. ``idle_unload`` in seconds, 0 is never."""
+
+    deployment: str
+    launches: tuple[Launch, ...]
+    idle_unload: float = 0.0
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What gateways report: requests running by replica, last use by replica (epoch seconds).
+
+    ``settled`` says that every gateway has seen the newest snapshot: only then does "no request
+    runs there" mean that none will come.
+    """
+
+    inflight: Mapping[str, int] = {}
+    used: Mapping[str, float] = {}
+    settled: bool = True
+
+
+class Pool:
+    """Replicas and their processes. ``weights`` checks a digest and returns its path (blocking)."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        weights: Callable[[str], Path],
+        directory: Path,
+        logs: Path,
+        settings: Runtime,
+        client: Client,
+        environment: Mapping[str, str],
+        clock: Callable[[], float],
+    ) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self.waiting: Mapping[str, str] = {}
+        self._engines = engines
+        self._weights = weights
+        self._directory = directory
+        self._logs = logs
+        self._settings = settings
+        self._client = client
+        self._environment = dict(environment)
+        self._clock = clock
+        self._asleep: set[str] = set()
+        self._urgent: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probed: dict[str, float] = {}
+        self._lost: dict[str, int] = {}
+        self.room = settings.memory or int(process.machine_memory() * settings.memory_share)
+
+    def adopt(self, now: float) -> None:
+        """Take over the engines that an earlier control left running; forget the dead ones."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in sorted(self._directory.glob("*.json")):
+            with suppress(FreeholdError):
+                replica = process.read_private(path, Replica)
+                if process.is_alive(_identity(replica)):
+                    self.replicas[replica.id] = replica
+                    self._observe(replica.id, now)
+                    continue
+            self._forget(path.stem)
+
+    def wake(self, deployment: str) -> None:
+        """A request or an operator waits for this deployment: load it, make room if need be."""
+        self._asleep.discard(deployment)
+        self._urgent.add(deployment)
+
+    def reconcile(self, desired: Sequence[Desired], load: Load, now: float) -> None:
+        """Bring what runs one step nearer to what is desired; never blocks."""
+        for replica_id in list(self.replicas):
+            self._observe(replica_id, now)
+        for replica_id, used in load.used.items():
+            self._touch(replica_id, used)
+        wishes = {wish.deployment: wish for wish in desired}
+        self._match_launches(wishes, now)
+        self._unload_idle(wishes, load, now)
+        self._place(wishes, load, now)
+        self._end_drained(load, now)
+
+    def replicas_of(self, deployment: str) -> list[Replica]:
+        """Return a deployment's replicas that are not on their way out."""
+        return [
+            replica
+            for replica in self.replicas.values()
+            if replica.launch.deployment == deployment
+            and replica.state not in ("draining", "stopped")
+        ]
+
+    def progress(self, replica: Replica) -> float:
+        """Return 0 to 1: how much of a loading replica's weights is in its memory."""
+        if replica.state == "ready":
+            return 1.0
+        if replica.state != "loading" or replica.pid is None or not replica.launch.weights:
+            return 0.0
+        resident = process.resident_bytes(_identity(replica))
+        return round(min(0.99, resident / max(1, replica.launch.bytes)), 2)
+
+    async def probe(self, now: float) -> None:
+        """Ask each ready local engine for its health; one that stays silent is taken for lost."""
+        for replica in list(self.replicas.values()):
+            if replica.state != "ready" or replica.pid is None:
+                continue
+            if now - self._probed.get(replica.id, replica.since) < PROBE_EVERY:
+                continue
+            self._probed[replica.id] = now
+            if await self._answers(replica):
+                self._lost.pop(replica.id, None)
+                continue
+            self._lost[replica.id] = self._lost.get(replica.id, 0) + 1
+            if self._lost[replica.id] >= PROBES_LOST:
+                self._lost.pop(replica.id)
+                process.send(_identity(replica), signal.SIGKILL)
+                self._apply(replica.id, Exited("stopped answering its health check"), now)
+
+    def stop_all(self) -> None:
+        """End every engine process: a clean shutdown, not a restart of control."""
+        for task in self._tasks:
+            task.cancel()
+        for replica in self.replicas.values():
+            if replica.pid is not None:
+                process.send(_identity(replica), signal.SIGKILL)
+            self._forget(replica.id)
+        self.replicas.clear()
+
+    def _match_launches(self, wishes: Mapping[str, Desired], now: float) -> None:
+        """Create what is missing; drain what nobody wants once its successor can answer."""
+        for wish in wishes.values():
+            missing = list(wish.launches)
+            surplus: list[Replica] = []
+            for replica in self.replicas_of(wish.deployment):
+                if replica.launch in missing:
+                    missing.remove(replica.launch)
+                else:
+                    surplus.append(replica)
+            for launch in missing:
+                self._create(launch, now)
+                self.wake(wish.deployment)
+            if not surplus:
+                continue
+            # Without room for both, a successor can only come up once the old one has gone.
+            current = [r for r in self.replicas_of(wish.deployment) if r.launch in wish.launches]
+            blocked = any(r.id in self.waiting for r in current)
+            if blocked or all(r.state == "ready" for r in current):
+                for replica in surplus:
+                    self._apply(replica.id, Drain(), now)
+        for replica in list(self.replicas.values()):
+            if replica.launch.deployment not in wishes:
+                self._apply(replica.id, Drain(), now)
+
+    def _unload_idle(self, wishes: Mapping[str, Desired], load: Load, now: float) -> None:
+        for wish in wishes.values():
+            if not wish.idle_unload:
+                continue
+            for replica in self.replicas_of(wish.deployment):
+                quiet = now - max(replica.used, replica.since) >= wish.idle_unload
+                busy = load.inflight.get(replica.id)
+                if replica.state == "ready" and replica.pid and quiet and not busy:
+                    self._sleep(replica, now)
+
+    def _place(self, wishes: Mapping[str, Desired], load: Load, now: float) -> None:
+        awake = [name for name in wishes if name not in self._asleep]
+        order = sorted(awake, key=lambda name: name not in self._urgent)
+        wanted = [
+            replica.id
+            for name in order
+            for replica in self.replicas_of(name)
+            if may_load(replica, now) and replica.launch in wishes[name].launches
+        ]
+        urgent = [replica.id for name in self._urgent for replica in self.replicas_of(name)]
+        decision = place(
+            list(self.replicas.values()), wanted, urgent, load.inflight, self.room, now
+        )
+        for replica_id in decision.unload:
+            self._sleep(self.replicas[replica_id], now)
+        for replica_id in decision.load:
+            self._apply(replica_id, Want(), now)
+        self.waiting = decision.waiting
+        self._urgent = {
+            name
+            for name in self._urgent
+            if any(r.state in ("idle", "loading") for r in self.replicas_of(name))
+        }
+
+    def _end_drained(self, load: Load, now: float) -> None:
+        for replica in list(self.replicas.values()):
+            if replica.state == "draining":
+                quiet = load.settled and not load.inflight.get(replica.id)
+                overdue = now - replica.since >= self._settings.drain_timeout
+                if quiet or overdue:
+                    self._apply(replica.id, Drained(), now)
+            if self.replicas[replica.id].state == "stopped":
+                self._forget(replica.id)
+                del self.replicas[replica.id]
+
+    def _sleep(self, replica: Replica, now: float) -> None:
+        """Unload a replica and leave an idle one in its place, to load on the next request."""
+        self._asleep.add(replica.launch.deployment)
+        self._apply(replica.id, Drain(), now)
+        self._create(replica.launch, now)
+
+    def _create(self, launch: Launch, now: float) -> None:
+        replica = Replica(id=secrets.token_hex(6), launch=launch, since=now)
+        self.replicas[replica.id] = replica
+
+    def _touch(self, replica_id: str, used: float) -> None:
+        replica = self.replicas.get(replica_id)
+        if replica is not None and used > replica.used:
+            self.replicas[replica_id] = msgspec.structs.replace(replica, used=used)
+
+    def _observe(self, replica_id: str, now: float) -> None:
+        """Look at the process behind a replica and turn what is seen into an event."""
+        replica = self.replicas[replica_id]
+        if replica.pid is None:
+            return
+        if not process.is_alive(_identity(replica)):
+            self._apply(replica_id, Exited(self._last_words(replica)), now)
+        elif replica.state == "loading":
+            with suppress(OSError, UnicodeDecodeError):
+                url = self._ready_file(replica_id).read_text(encoding="ascii").strip()
+                self._apply(replica_id, Loaded(url), now)
+                return
+            if now - replica.since > self._settings.load_timeout:
+                process.send(_identity(replica), signal.SIGKILL)
+                limit = self._settings.load_timeout
+                self._apply(replica_id, Exited(f"did not load within {limit:.0f} s"), now)
+
+    def _apply(self, replica_id: str, event: Event, now: float) -> None:
+        before = self.replicas.get(replica_id)
+        if before is None:
+            return
+        after, acts = step(before, event, now)
+        self.replicas[replica_id] = after
+        for act in acts:
+            if act == "spawn":
+                self._run(self._spawn(after))
+            elif before.pid is not None:
+                process.send(_identity(before), signal.SIGKILL)
+        if after.pid is not None:
+            process.write_private(self._record(replica_id), after)
+        elif before.pid is not None:
+            self._forget(replica_id)
+
+    async def _spawn(self, replica: Replica) -> None:
+        """Verify the weights and start the process; every failure becomes ``Exited``."""
+        launch = replica.launch
+        secret = secrets.token_urlsafe(24)
+        ready = self._ready_file(replica.id)
+        try:
+            engine = self._engines[launch.engine]
+            weights = Path()
+            if launch.weights is not None:
+                weights = await asyncio.to_thread(self._weights, launch.weights)
+            command = engine.command(launch, weights, secret, ready)
+            if command is None:
+                self._apply(replica.id, Spawned(None, None, None), self._clock())
+                self._apply(replica.id, Loaded(engine.endpoint(launch.url or "")), self._clock())
+                return
+            ready.unlink(missing_ok=True)
+            identity = process.spawn(
+                command.argv,
+                self._log(replica),
+                payload=command.payload,
+                environment=self._environment,
+            )
+        except (FreeholdError, OSError, KeyError) as error:
+            self._apply(replica.id, Exited(str(error)), self._clock())
+            return
+        current = self.replicas.get(replica.id)
+        if current is None or current.state != "loading":
+            process.send(identity, signal.SIGKILL)
+            return
+        self._apply(replica.id, Spawned(identity.pid, identity.started, secret), self._clock())
+
+    async def _answers(self, replica: Replica) -> bool:
+        request = self._client.get(f"{replica.url}/health").timeout(timedelta(seconds=PROBE_EVERY))
+        try:
+            response = await request.bearer_auth(replica.secret or "").build().send()
+        except PyreqwestError:
+            return False
+        return response.status == 200
+
+    def _run(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _last_words(self, replica: Replica) -> str:
+        lines: list[str] = []
+        with suppress(OSError):
+            lines = self._log(replica).read_bytes()[-2000:].decode("utf-8", "replace").split("\n")
+        told = [line for line in lines if " E " in line or "rror" in line]
+        return f"the engine ended: {told[-1].strip()[:300]}" if told else "the engine ended"
+
+    def _record(self, replica_id: str) -> Path:
+        return self._directory / f"{replica_id}.json"
+
+    def _ready_file(self, replica_id: str) -> Path:
+        return self._directory / f"{replica_id}.ready"
+
+    def _log(self, replica: Replica) -> Path:
+        return self._logs / f"engine-{replica.launch.deployment}.log"
+
+    def _forget(self, replica_id: str) -> None:
+        self._record(replica_id).unlink(missing_ok=True)
+        self._ready_file(replica_id).unlink(missing_ok=True)
+
+
+def _identity(replica: Replica) -> Identity:
+    assert replica.pid is not None
+    assert replica.started is not None
+    return Identity(replica.pid, replica.started)

@@ -1,0 +1,164 @@
+"""The tables, as SQLAlchemy Core sees them. Times are UTC epoch seconds, JSON is text.
+
+A change here needs a migration in ``migrations/versions``; a test compares the two.
+"""
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("created", Float, nullable=False),
+)
+
+VERSIONS = Table(
+    "versions",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("format", String, nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("licence", String),
+    Column("notice", Text),
+    Column("source", String, nullable=False),
+    Column("resolved", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    PrimaryKeyConstraint("model", "number"),
+    ForeignKeyConstraint(["model"], ["models.name"], ondelete="CASCADE"),
+    UniqueConstraint("model", "digest"),
+)
+
+ARTIFACTS = Table(
+    "artifacts",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    PrimaryKeyConstraint("model", "number", "name"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+    Index("artifacts_digest", "digest"),
+)
+
+DEPENDENCIES = Table(
+    "dependencies",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("target_number", Integer),
+    Column("digest", String),
+    PrimaryKeyConstraint("model", "number", "kind", "target"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
+LAUNCH_SETTINGS = Table(
+    "launch_settings",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    PrimaryKeyConstraint("model", "number", "revision"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
+ALIAS_MOVES = Table(
+    "alias_moves",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("moved", Float, nullable=False),
+    Column("moved_by", String, nullable=False),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+    Index("alias_moves_current", "model", "alias", "id"),
+)
+
+DEPLOYMENTS = Table(
+    "deployments",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("updated", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
+)
+
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("principal", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("revoked", Float),
+)
+
+JOURNALS = Table(
+    "journals",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("offset", Integer, nullable=False),
+)
+
+RECORDS = Table(
+    "records",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("action", String, nullable=False),
+    Column("principal", String),
+    Column("deployment", String),
+    Column("outcome", String, nullable=False),
+    Column("document", Text, nullable=False),
+    Index("records_at", "at"),
+    Index("records_principal", "principal", "at"),
+)
+
+USAGE = Table(
+    "usage",
+    METADATA,
+    Column("day", String, nullable=False),
+    Column("principal", String, nullable=False),
+    Column("deployment", String, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("tokens_in", Integer, nullable=False),
+    Column("tokens_out", Integer, nullable=False),
+    Column("milliseconds", Float, nullable=False),
+    PrimaryKeyConstraint("day", "principal", "deployment"),
+)
