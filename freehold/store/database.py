@@ -70,7 +70,7 @@ class Database:
                 f"{HEAD}): install that version, or restore a backup",
             )
         # Imported here: the migration library is 15 MB of memory that a start without one saves.
-        from freehold.store.migrations.upgrade import upgrade  # noqa: PLC0415
+        from freehold.store.migrations.upgrade import upgrade
 
         upgrade(self.url)
 

@@ -1,0 +1,1 @@
+"""What keeps the desired state true, and tells gateways about it."""

@@ -1,0 +1,104 @@
+"""API keys as an administrator sees them: made, listed, revoked. The secret is shown once."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from freehold.errors import Invalid, Missing
+from freehold.identity.keys import keyed_hash, mint
+from freehold.models.registry import check_name
+from freehold.policy.permissions import check_role
+from freehold.store import credentials
+from freehold.store.credentials import KeyRow
+from freehold.store.database import Database
+from freehold.store.snapshot import KeyGrant
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key at the only moment its secret is known."""
+
+    id: str
+    principal: str
+    role: str
+    key: str
+    expires: float | None
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key without its secret or hash. Times in epoch seconds."""
+
+    id: str
+    principal: str
+    role: str
+    created: float
+    expires: float | None
+    revoked: float | None
+    state: str
+
+
+class Keys:
+    """The keys of a home."""
+
+    def __init__(self, database: Database, pepper: bytes) -> None:
+        self._database = database
+        self._pepper = pepper
+
+    def create(self, principal: str, role: str, expires: float | None, now: float) -> NewKey:
+        """Make a key. ``expires`` is in epoch seconds; None never expires."""
+        check_name(principal.lower().replace("@", "-"))
+        check_role(role)
+        if expires is not None and expires <= now:
+            raise Invalid("invalid.expiry", "the expiry must lie in the future", param="expires")
+        key_id, text = mint()
+        row = KeyRow(
+            id=key_id,
+            principal=principal,
+            role=role,
+            digest=keyed_hash(self._pepper, text),
+            created=now,
+            expires=expires,
+        )
+        with self._database.transaction() as connection:
+            credentials.add_key(connection, row)
+        return NewKey(id=key_id, principal=principal, role=role, key=text, expires=expires)
+
+    def list(self, now: float) -> list[KeyView]:
+        """Return all keys, also dead ones."""
+        with self._database.transaction() as connection:
+            rows = credentials.keys(connection)
+        return [
+            KeyView(
+                id=row.id,
+                principal=row.principal,
+                role=row.role,
+                created=row.created,
+                expires=row.expires,
+                revoked=row.revoked,
+                state=_state(row, now),
+            )
+            for row in rows
+        ]
+
+    def revoke(self, key_id: str, now: float) -> None:
+        """Revoke a key; ``Missing`` when there is no live one of that id."""
+        with self._database.transaction() as connection:
+            if not credentials.revoke_key(connection, key_id, now):
+                raise Missing("missing.key", f"no live key {key_id!r:.40}: see freehold key list")
+
+    def grants(self) -> Mapping[str, KeyGrant]:
+        """Return what gateways need: live keys by keyed hash."""
+        with self._database.transaction() as connection:
+            rows = credentials.keys(connection)
+        return {
+            row.digest: KeyGrant(
+                id=row.id, principal=row.principal, role=row.role, expires=row.expires
+            )
+            for row in rows
+            if row.revoked is None
+        }
+
+
+def _state(row: KeyRow, now: float) -> str:
+    if row.revoked is not None:
+        return "revoked"
+    return "expired" if row.expires is not None and row.expires <= now else "live"
