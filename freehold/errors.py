@@ -9,6 +9,7 @@
     ├── Missing              there is no such thing
     ├── Invalid              the request or file is wrong: change it
     │   ├── TooLarge         it is over a limit
+    │   ├── WrongMethod      the route takes another HTTP method
     │   └── Conflict         it clashes with what is there
     ├── Unavailable          not now: try again later
     │   ├── NoCapacity       loading, or no room
@@ -84,6 +85,12 @@ class TooLarge(Invalid):
     """Over a stated limit."""
 
     kind = "too_large"
+
+
+class WrongMethod(Invalid):
+    """The route exists, but not with this method."""
+
+    kind = "wrong_method"
 
 
 class Conflict(Invalid):

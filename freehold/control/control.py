@@ -38,7 +38,12 @@ IN_FORCE_WITHIN = 3.0
 
 
 class Control(msgspec.Struct, kw_only=True):
-    """The parts of control, put together in ``app/control.py``, and what joins them."""
+    """The parts of control, put together in ``app/control.py``, and what joins them.
+
+    ``url`` and ``secret`` are how gateways reach this process, ``public_url`` is where they serve.
+    ``starting`` lasts until the first steps are done; ``came_up`` is set at the first moment after
+    that in which nothing is loading.
+    """
 
     home: Home
     settings: Settings
@@ -58,7 +63,10 @@ class Control(msgspec.Struct, kw_only=True):
     clock: Callable[[], float]
     url: str = ""
     secret: str = ""
+    public_url: str = ""
     serving: bool = False
+    starting: bool = True
+    came_up: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     grants: Mapping[str, KeyGrant] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,7 +92,13 @@ class Control(msgspec.Struct, kw_only=True):
 
     def publish(self) -> int:
         """Put the present state in force; return its revision."""
-        return self.publisher.publish(self.grants, self.routes(), self.url, self.secret)
+        routes = self.routes()
+        waiting = any(r.state == "loading" and r.reason is None for r in routes.values())
+        if not self.starting and not waiting:
+            self.came_up.set()
+        return self.publisher.publish(
+            self.grants, routes, self.url, self.secret, ready=self.came_up.is_set()
+        )
 
     def routes(self) -> dict[str, Route]:
         """Return every deployment as gateways see it."""

@@ -86,6 +86,10 @@ class Gateways:
             if time.monotonic() - self._born.get(name, 0.0) >= wait:
                 self._spawn(name)
 
+    def pids(self) -> dict[str, int]:
+        """Return the process number of each gateway that was started."""
+        return {name: record.pid for name, record in self._records.items()}
+
     def kill(self, name: str) -> None:
         """End a gateway at once; ``watch`` starts another in its place."""
         record = self._records.get(name)
@@ -160,6 +164,16 @@ class Gateways:
 def worker_count(settings: Server) -> int:
     """Return how many gateways to run: as told, else one for every eight cores."""
     return settings.workers or max(1, (os.cpu_count() or 1) // 8)
+
+
+def are_running(home: Path) -> bool:
+    """Say whether any gateway of a home is alive."""
+    for path in home.glob("run/gateways/*.json"):
+        with suppress(FreeholdError, OSError):
+            record = process.read_private(path, GatewayRecord)
+            if process.is_alive(Identity(record.pid, record.started)):
+                return True
+    return False
 
 
 def stop_leftovers(home: Path, grace: float) -> int:

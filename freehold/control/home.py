@@ -74,6 +74,28 @@ class Home:
         """The URL of the running Freehold."""
         return self.run / "url"
 
+    @staticmethod
+    def is_locked(root: Path) -> bool:
+        """Say whether some control has the home; touches nothing."""
+        try:
+            descriptor = os.open(root / "run" / "control.lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def holder(self) -> int | None:
+        """Return the process that has the home, if any."""
+        if not self.is_locked(self.root):
+            return None
+        text = (self.run / "control.lock").read_text(encoding="ascii")
+        return int(text) if text.isdigit() else None
+
     def lock(self) -> int:
         """Take the home for this process; ``Conflict`` when another control has it."""
         self.run.mkdir(exist_ok=True, mode=0o700)

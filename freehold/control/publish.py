@@ -49,12 +49,19 @@ class Publisher:
         self._seen = asyncio.Event()
 
     def publish(
-        self, keys: Mapping[str, KeyGrant], routes: Mapping[str, Route], url: str, secret: str
+        self,
+        keys: Mapping[str, KeyGrant],
+        routes: Mapping[str, Route],
+        url: str,
+        secret: str,
+        *,
+        ready: bool,
     ) -> int:
         """Put a new snapshot in force if anything differs; return the revision in force."""
         now = self.snapshot
         following = Snapshot(
             revision=now.revision,
+            ready=ready,
             keys=dict(keys),
             routes=dict(routes),
             control_url=url,

@@ -22,6 +22,7 @@ from freehold.errors import (
     TooSlow,
     Unauthenticated,
     Unavailable,
+    WrongMethod,
 )
 
 STATUS: tuple[tuple[type[FreeholdError], int, str], ...] = (
@@ -30,6 +31,7 @@ STATUS: tuple[tuple[type[FreeholdError], int, str], ...] = (
     (Refused, 403, "permission_error"),
     (Missing, 404, "not_found_error"),
     (TooLarge, 413, "invalid_request_error"),
+    (WrongMethod, 405, "invalid_request_error"),
     (Conflict, 409, "conflict_error"),
     (Invalid, 400, "invalid_request_error"),
     (NoCapacity, 503, "unavailable_error"),

@@ -1,29 +1,25 @@
 """The path of a request: who, may they, what, which deployment, which replica, the record.
 
-Read ``complete`` from top to bottom; everything else is a room entered from there. ``recorded``
-wraps every request of the data plane: whatever happens, one record is durable before the last
-byte leaves.
+Read ``complete`` from top to bottom; everything else is a room entered from there. It runs inside
+``recorded`` (see ``routes.py``): whatever happens, one record is durable before the last byte
+leaves.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import msgspec
+from pyreqwest.client import Client
 
 from freehold.errors import EngineLost, FreeholdError, TooSlow
 from freehold.gateway.answer import Answer, Headers
-from freehold.gateway.exchange import Exchange, Last, Tail, Whole, document
-from freehold.gateway.faults import EngineFault, Fault, engine_fault, fault
+from freehold.gateway.exchange import Exchange, Last, document
 from freehold.gateway.follow import Follower
-from freehold.gateway.log import Log
+from freehold.gateway.recorded import Books
 from freehold.gateway.upstream import Upstream
 from freehold.gateway.wire.call import Call, Read
 from freehold.identity.keys import Principal, authenticate
 from freehold.policy.permissions import permit
-from freehold.record.entry import Entry, encode
-from freehold.record.journal import Journal
+from freehold.record.entry import Entry
 from freehold.routing.choose import AUTO, Choice, choose
 from freehold.runtime.leases import Leases
 from freehold.settings import Settings
@@ -34,14 +30,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway process works with; put together in ``app/gateway.py``."""
 
     settings: Settings
-    home: Path
     pepper: bytes
     follower: Follower
     leases: Leases
+    client: Client
     upstream: Upstream
-    journal: Journal
-    log: Log
-    clock: Callable[[], float]
+    books: Books
 
 
 async def complete(exchange: Exchange, read: Read, parts: Parts, entry: Entry) -> Last:
@@ -83,7 +77,10 @@ async def list_models(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
 def identify(exchange: Exchange, parts: Parts, entry: Entry) -> Principal:
     """Return who calls, and write it into the record."""
     principal = authenticate(
-        parts.follower.snapshot.keys, parts.pepper, exchange.header("authorization"), parts.clock()
+        parts.follower.snapshot.keys,
+        parts.pepper,
+        exchange.header("authorization"),
+        parts.books.clock(),
     )
     entry.principal, entry.role, entry.key = principal.name, principal.role, principal.key
     return principal
@@ -139,64 +136,6 @@ def count(entry: Entry, answer: Answer) -> None:
 def response_headers(exchange: Exchange, route: Route) -> Headers:
     """Return the headers every answer of the data plane carries."""
     return [("x-freehold-request", exchange.id), ("x-freehold-deployment", route.deployment)]
-
-
-async def recorded(
-    exchange: Exchange, action: str, work: Callable[[Entry], Awaitable[Last]], parts: Parts
-) -> None:
-    """Do the work, make its record durable, and only then let the last bytes go."""
-    entry = Entry(id=exchange.id, at=parts.clock(), action=action, client=exchange.client)
-    begun = time.perf_counter()
-    last = await _attended(exchange, entry, work(entry), parts)
-    entry.total_ms = round((time.perf_counter() - begun) * 1000, 3)
-    try:
-        await parts.journal.append(encode(entry))
-    except FreeholdError as error:
-        last = _failed(exchange, fault(error, exchange.id)) if last is not None else None
-    parts.log.request(exchange, entry)
-    if last is not None:
-        await exchange.finish(last)
-
-
-async def _attended(
-    exchange: Exchange, entry: Entry, work: Awaitable[Last], parts: Parts
-) -> Last | None:
-    """Run the work while the client is there; ending it closes the engine's connection too."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(exchange.gone())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            entry.outcome, entry.status = "cancelled", 499
-            task.cancel()
-            await asyncio.wait((task,))
-            return None
-    finally:
-        gone.cancel()
-    entry.outcome, entry.status = "ok", 200
-    try:
-        return task.result()
-    except FreeholdError as error:
-        return _refused(exchange, entry, fault(error, exchange.id))
-    except EngineFault as error:
-        return _refused(exchange, entry, engine_fault(error, exchange.id))
-    except Exception as error:  # noqa: BLE001 - the outermost wrapper: nothing may escape unrecorded
-        parts.log.crash(exchange, error)
-        problem = FreeholdError("broken.internal", f"internal error, see the log for {exchange.id}")
-        return _refused(exchange, entry, fault(problem, exchange.id))
-
-
-def _refused(exchange: Exchange, entry: Entry, found: Fault) -> Last:
-    entry.outcome = "refused" if found.status < 500 else "failed"
-    entry.status, entry.error = found.status, found.code
-    return _failed(exchange, found)
-
-
-def _failed(exchange: Exchange, found: Fault) -> Last:
-    """Return an error as the whole answer, or as the last event of one that has begun."""
-    if exchange.transport is None:
-        return Whole(found.status, found.headers, found.body)
-    return Tail(exchange.transport, b"data: %b\n\n" % found.body)
 
 
 def _model(route: Route) -> dict[str, object]:

@@ -57,8 +57,10 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(application: Application, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set."""
+async def serve(
+    application: Application, listener: socket.socket, stop: asyncio.Event, grace: float = 5.0
+) -> None:
+    """Serve until ``stop`` is set, then let running requests end within ``grace`` seconds."""
     server = _Server(application, listener)
     task = asyncio.ensure_future(server.serve())
     waiter = asyncio.ensure_future(stop.wait())
@@ -67,6 +69,6 @@ async def serve(application: Application, listener: socket.socket, stop: asyncio
     if not task.done():
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, grace)
         return
     task.result()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 
 import msgspec
@@ -211,6 +212,36 @@ class Registry:
         for artifact in loose:
             self._blobs.remove(artifact.digest)
         return sum(artifact.bytes for artifact in loose)
+
+    def remove_model(self, model: str) -> int:
+        """Remove all versions of a model; return the bytes given back."""
+        artifacts = [each for version in self.versions(model) for each in version.artifacts]
+        with self._database.transaction() as connection:
+            for row in versions.versions_of(connection, model):
+                versions.remove_version(connection, model, row.number)
+            loose = [a for a in artifacts if not versions.is_used(connection, a.digest)]
+        for artifact in loose:
+            self._blobs.remove(artifact.digest)
+        return sum(artifact.bytes for artifact in loose)
+
+    def lineage(self, version: Version) -> tuple[str, ...]:
+        """Return what a version came from, nearest first: parents here, then named bases."""
+        found: list[str] = []
+        waiting = [version]
+        while waiting:
+            current = waiting.pop(0)
+            for dependency in current.dependencies:
+                if dependency.kind not in ("parent", "base"):
+                    continue
+                number = dependency.target_number
+                text = dependency.target + (f":{number}" if number is not None else "")
+                if text in found:
+                    continue
+                found.append(text)
+                if number is not None:
+                    with suppress(Missing):
+                        waiting.append(self.version(dependency.target, number))
+        return tuple(found)
 
 
 def check_name(name: str) -> None:

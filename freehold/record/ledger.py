@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,34 @@ def take_in_journals(database: Database, directory: Path) -> int:
         while count := _take_in_batch(database, path):
             taken += count
     return taken
+
+
+def records(
+    database: Database,
+    *,
+    limit: int,
+    before: float | None = None,
+    principal: str | None = None,
+    deployment: str | None = None,
+    request: str | None = None,
+) -> list[dict[str, Any]]:
+    """Return matching records, newest first."""
+    with database.transaction() as connection:
+        texts = ledger.recent_records(
+            connection,
+            limit=limit,
+            before=before,
+            principal=principal,
+            deployment=deployment,
+            request=request,
+        )
+    return [msgspec.json.decode(text) for text in texts]
+
+
+def usage_since(database: Database, since: str | None) -> list[UsageRow]:
+    """Return usage by UTC day, principal and deployment, from a day on."""
+    with database.transaction() as connection:
+        return ledger.usage(connection, since=since)
 
 
 def _take_in_batch(database: Database, path: Path) -> int:

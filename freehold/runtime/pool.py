@@ -139,8 +139,12 @@ class Pool:
             return 1.0
         if replica.state != "loading" or replica.pid is None or not replica.launch.weights:
             return 0.0
-        resident = process.resident_bytes(_identity(replica))
+        resident = process.resident_of(replica.pid)
         return round(min(0.99, resident / max(1, replica.launch.bytes)), 2)
+
+    def resident(self, replica: Replica) -> int:
+        """Return the bytes a replica's process holds in memory now."""
+        return process.resident_of(replica.pid) if replica.pid is not None else 0
 
     async def probe(self, now: float) -> None:
         """Ask each ready local engine for its health; one that stays silent is taken for lost."""

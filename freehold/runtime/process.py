@@ -83,10 +83,10 @@ def send(identity: Identity, number: signal.Signals) -> None:
             os.kill(identity.pid, number)
 
 
-def resident_bytes(identity: Identity) -> int:
-    """Return its resident memory; 0 when it is gone."""
+def resident_of(pid: int) -> int:
+    """Return a process's resident memory in bytes; 0 when it is gone."""
     try:
-        return int(psutil.Process(identity.pid).memory_info().rss)
+        return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
 

@@ -62,9 +62,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All a gateway needs. ``keys`` is by keyed hash in hex, ``routes`` by deployment name."""
+    """All a gateway needs. ``keys`` is by keyed hash in hex, ``routes`` by deployment name.
+
+    ``ready`` says that control has come up and every deployment with it, as far as it could.
+    """
 
     revision: int = 0
+    ready: bool = False
     keys: dict[str, KeyGrant] = {}
     routes: dict[str, Route] = {}
     control_url: str = ""

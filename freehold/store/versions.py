@@ -145,9 +145,11 @@ def is_used(connection: Connection, digest: str) -> bool:
     )
 
 
-def used_digests(connection: Connection) -> set[str]:
-    """Return the digest of every blob that some version refers to."""
-    return set(connection.execute(select(ARTIFACTS.c.digest)).scalars())
+def used_artifacts(connection: Connection) -> list[Artifact]:
+    """Return every file that some version refers to, each digest once."""
+    columns = ARTIFACTS.c
+    rows = connection.execute(select(columns.name, columns.digest, columns.bytes))
+    return list({row["digest"]: Artifact(**row) for row in rows.mappings()}.values())
 
 
 def move_alias(connection: Connection, move: AliasMove) -> None:

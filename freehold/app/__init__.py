@@ -1,0 +1,1 @@
+"""Composition roots: every part is put together here, and nowhere else."""

@@ -1,0 +1,53 @@
+"""What every command has in common: its global options, wherever they stand on the line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from freehold.settings import environment, home_directory
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The global options, resolved."""
+
+    home: Path
+    url: str | None
+    key: str | None
+    as_json: bool
+
+
+def command(group: click.Group | None = None, name: str | None = None) -> Callable[..., Any]:
+    """Declare a command; its function gets ``Options`` first, then its own parameters."""
+
+    def declare(function: Callable[..., None]) -> click.Command:
+        def call(
+            home: str | None, url: str | None, key: str | None, as_json: bool, **own: Any
+        ) -> None:
+            given = click.get_current_context().find_root().obj or {}
+            options = Options(
+                home=home_directory(home or given.get("home")),
+                url=url or given.get("url") or environment().get("FREEHOLD_URL"),
+                key=key or given.get("key") or environment().get("FREEHOLD_KEY"),
+                as_json=as_json or bool(given.get("as_json")),
+            )
+            function(options, **own)
+
+        call.__doc__ = function.__doc__
+        call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+        shared = (
+            click.option("--home", metavar="DIR", help="Home directory."),
+            click.option("--url", metavar="URL", help="Speak to the Freehold running there."),
+            click.option("--key", metavar="KEY", help="API key for --url."),
+            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+        )
+        for option in reversed(shared):
+            call = option(call)
+        made = click.command(name or function.__name__.rstrip("_").replace("_", "-"))(call)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return declare

@@ -1,0 +1,167 @@
+"""``freehold doctor``: everything that can be checked short of serving."""
+
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from freehold.cli.command import Options, command
+from freehold.cli.output import emit, size, table
+from freehold.control.gateways import are_running
+from freehold.control.home import Home
+from freehold.errors import FreeholdError, Unavailable
+from freehold.models.catalog import read_catalog
+from freehold.plugins import open_kind
+from freehold.runtime.process import machine_memory
+from freehold.settings import Settings, read_settings
+from freehold.store import versions
+from freehold.store.blobs import Blobs
+from freehold.store.database import Database
+
+LITTLE_DISK = 2 * 2**30
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing looked at. ``state`` is ok, warning or failed; ``text`` says what to do."""
+
+    check: str
+    state: str
+    text: str
+
+
+Check = Callable[[Path, Settings, bool], Iterator[Finding]]
+
+
+@command()
+@click.option("--deep", is_flag=True, help="Also read every stored byte again.")
+def doctor(options: Options, deep: bool) -> None:
+    """Check the machine, the installation and the home; exit 1 when something is broken."""
+    findings: list[Finding] = []
+    try:
+        settings = read_settings(options.home)
+    except FreeholdError as error:
+        findings.append(Finding(check="settings", state="failed", text=error.message))
+        settings = Settings()
+    for check in (_python, _engine, _plugins, _machine, _home, _port, _database, _catalog):
+        try:
+            findings += check(options.home, settings, deep)
+        except (FreeholdError, OSError) as error:
+            name = check.__name__.strip("_")
+            findings.append(Finding(check=name, state="failed", text=str(error)))
+    broken = [finding for finding in findings if finding.state == "failed"]
+    rows = [(finding.state, finding.check, finding.text) for finding in findings]
+    emit(options, {"ok": not broken, "findings": findings}, table(("STATE", "CHECK", ""), rows, ""))
+    if broken:
+        raise Unavailable("unavailable.doctor", f"{len(broken)} checks failed")
+
+
+def _python(_home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield _ok("python", f"{version} at {sys.executable}")
+
+
+def _engine(_home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
+    # In a child: a processor that the wheel was not built for kills the process that loads it.
+    code = "import xllamacpp; print(xllamacpp.__version__)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    if ran.returncode == 0:
+        yield _ok("engine", f"llama.cpp through xllamacpp {ran.stdout.strip()}")
+    else:
+        why = ran.stderr.strip().rpartition("\n")[2] or f"it died with {ran.returncode}"
+        yield _failed("engine", f"llama.cpp cannot be loaded: {why}")
+
+
+def _plugins(_home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
+    for kind in ("engine", "source"):
+        names = ", ".join(open_kind(kind, settings.plugins))
+        yield _ok("plugins", f"{kind}: {names}") if names else _failed("plugins", f"no {kind}")
+
+
+def _machine(home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
+    memory = machine_memory()
+    budget = settings.runtime.memory or int(memory * settings.runtime.memory_share)
+    yield _ok("memory", f"{size(memory)}, engines may use {size(budget)}")
+    present = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(present).free
+    text = f"{size(free)} free at {present}"
+    if free < LITTLE_DISK:
+        yield Finding(check="disk", state="warning", text=f"{text}: too little for most models")
+    else:
+        yield _ok("disk", text)
+
+
+def _home(home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
+    if not home.exists():
+        yield _ok("home", f"{home} does not exist yet: freehold up makes it")
+        return
+    found = Home(home)
+    yield _ok("home", f"{home} can be written")
+    for path in (found.admin_key, found.pepper, found.snapshot):
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield _failed("secrets", f"others can read {path}: chmod 600 {path}")
+    if found.holder() is not None:
+        yield _ok("running", f"Freehold runs, process {found.holder()}")
+    elif are_running(home):
+        yield Finding(
+            check="running",
+            state="warning",
+            text="gateways serve without control: start it with freehold up",
+        )
+
+
+def _port(home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
+    where = f"{settings.server.host} port {settings.server.port}"
+    if home.exists() and (Home(home).holder() is not None or are_running(home)):
+        yield _ok("port", f"{where}: ours")
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.server.host, settings.server.port))
+        except OSError as error:
+            yield _failed("port", f"{where} cannot be had: {error.strerror}")
+            return
+    yield _ok("port", f"{where} is free")
+
+
+def _database(home: Path, _settings: Settings, deep: bool) -> Iterator[Finding]:
+    found = Home(home) if home.exists() else None
+    if found is None or not found.database.exists():
+        yield _ok("database", "none yet")
+        return
+    database, blobs = Database(found.database), Blobs(found.blobs)
+    try:
+        yield _ok("database", f"schema {database.schema_version()}")
+        with database.transaction() as connection:
+            used = versions.used_artifacts(connection)
+    finally:
+        database.close()
+    for artifact in used:
+        try:
+            if deep:
+                blobs.verify(artifact.digest)
+            elif blobs.path(artifact.digest).stat().st_size != artifact.bytes:
+                yield _failed("models", f"sha256:{artifact.digest} has the wrong size")
+        except FreeholdError as error:
+            yield _failed("models", error.message)
+    yield _ok("models", f"{len(used)} files looked at{', every byte' if deep else ''}")
+
+
+def _catalog(_home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
+    yield _ok("catalog", f"{len(read_catalog(settings.sources.catalog))} models")
+
+
+def _ok(check: str, text: str) -> Finding:
+    return Finding(check=check, state="ok", text=text)
+
+
+def _failed(check: str, text: str) -> Finding:
+    return Finding(check=check, state="failed", text=text)

@@ -1,0 +1,97 @@
+"""``freehold up, down, status``: the life of a Freehold."""
+
+import os
+import signal
+import time
+
+import click
+import msgspec
+
+from freehold.cli.client import connected
+from freehold.cli.command import Options, command
+from freehold.cli.output import big, emit, say, size, table
+from freehold.control.gateways import stop_leftovers
+from freehold.control.home import Home
+from freehold.settings import Server, Settings, read_settings
+
+STOP_PATIENCE = 60.0
+
+
+@command()
+@click.option("--host", help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on [8400].")
+@click.option("--workers", type=click.IntRange(1, 256), help="Gateway processes [by cores].")
+@click.option("--no-starter", is_flag=True, help="Do not fetch and run the starter model.")
+def up(
+    options: Options, host: str | None, port: int | None, workers: int | None, no_starter: bool
+) -> None:
+    """Start, and serve until Ctrl-C.
+
+    The first start writes an administrator's key to HOME/admin.key and brings the starter model
+    in. Ready when GET /readyz is 200.
+    """
+    import uvloop
+
+    from freehold.app.control import run
+    from freehold.cli.welcome import Welcome
+
+    settings = _with(read_settings(options.home), host=host, port=port, workers=workers)
+    welcome = Welcome(starter=not no_starter, as_json=options.as_json)
+    uvloop.run(run(Home(options.home), settings, welcome))
+    say("stopped")
+
+
+@command()
+def down(options: Options) -> None:
+    """Stop the Freehold of a home, and whatever a killed one left running."""
+    home = Home(options.home)
+    holder = home.holder()
+    if holder is not None:
+        os.kill(holder, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_PATIENCE
+        while home.holder() == holder and time.monotonic() < deadline:
+            time.sleep(0.05)
+    left = stop_leftovers(options.home, read_settings(options.home).server.shutdown_grace)
+    stopped = holder is not None or left > 0
+    text = "stopped" if stopped else f"nothing runs on {options.home}"
+    emit(options, {"stopped": stopped, "control": holder, "leftovers": left}, text)
+
+
+@command()
+def status(options: Options) -> None:
+    """Show deployments, replicas, memory and load."""
+    with connected(options) as client:
+        found = client.get("/api/status")
+    memory = found["memory"]
+    where = found["url"] or "nowhere: it is not running (freehold up starts it)"
+    lines = [
+        f"Freehold {found['version']} serves {where}",
+        f"home {found['home']}, {'ready' if found['ready'] else 'not ready'}",
+        f"memory of engines {size(memory['resident'])}, planned {size(memory['planned'])} of "
+        f"{size(memory['budget'])}",
+        "",
+    ]
+    rows = [
+        (d["name"], d["state"] + (f" {d['progress']:.0%}" if d["state"] == "loading" else ""),
+         f"{d['model']}:{d['version']}" if d["version"] else d["model"], d["place"],
+         len([r for r in d["replicas"] if r["state"] == "ready"]), len(d["replicas"]),
+         sum(r["inflight"] for r in d["replicas"]),
+         size(sum(r["resident"] for r in d["replicas"])), d["reason"])
+        for d in found["deployments"]
+    ]  # fmt: skip
+    head = ("DEPLOYMENT", "STATE", "MODEL", "PLACE", "READY", "OF", "RUNNING", "MEMORY", "WHY")
+    lines.append(table(head, rows, "no deployments: freehold deploy NAME"))
+    if found["gateways"] and found["url"]:
+        gateways = [(g["name"], g["pid"], g["inflight"], size(g["resident"]))
+                for g in found["gateways"]]  # fmt: skip
+        lines += ["", table(("GATEWAY", "PROCESS", "RUNNING", "MEMORY"), gateways, "")]
+    for job in found["jobs"]:
+        lines.append(f"job {job['id']} {job['kind']} {job['subject']}: {job['stage']} "
+                     f"{big(job['done'])} of {big(job['total'])} bytes")  # fmt: skip
+    emit(options, found, "\n".join(lines))
+
+
+def _with(settings: Settings, **given: str | int | None) -> Settings:
+    chosen = {name: value for name, value in given.items() if value is not None}
+    server: Server = msgspec.structs.replace(settings.server, **chosen)
+    return msgspec.structs.replace(settings, server=server)

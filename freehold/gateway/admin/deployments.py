@@ -1,0 +1,154 @@
+"""Deployments: what shall run, what does run, and the document that holds all of it."""
+
+import msgspec
+
+from freehold.control.control import Control
+from freehold.control.deployments import Change, read_document, write_document
+from freehold.control.jobs import Job
+from freehold.errors import Invalid, Missing
+from freehold.gateway.admin.ask import Ask, Body
+from freehold.models.deploy import Deployment
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica. ``bytes`` is what it is expected to take, ``resident`` what it does."""
+
+    id: str
+    state: str
+    since: float
+    version: int | None
+    pid: int | None
+    bytes: int
+    resident: int
+    inflight: int
+    used: float
+    failures: int
+    reason: str | None
+
+
+class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment as it shall be and as it is."""
+
+    name: str
+    state: str
+    reason: str | None
+    progress: float
+    model: str | None
+    version: int | None
+    digest: str | None
+    place: str
+    context: int | None
+    desired: Deployment
+    replicas: list[ReplicaView]
+
+
+class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole desired state as TOML."""
+
+    document: str
+
+
+class DocumentBody(Body, frozen=True):
+    """A whole desired state as TOML."""
+
+    document: str
+
+
+class PlanView(msgspec.Struct, frozen=True, kw_only=True):
+    """What applying a document does, or has done; imports go on as jobs."""
+
+    changes: list[Change]
+    jobs: list[Job] = []
+
+
+async def list_deployments(_ask: Ask, control: Control) -> list[DeploymentView]:
+    """List deployments."""
+    return [view(deployment, control) for deployment in control.deployments.all()]
+
+
+async def show(ask: Ask, control: Control) -> DeploymentView:
+    """Show one deployment."""
+    return view(_find(ask.params["deployment"], control), control)
+
+
+async def put(ask: Ask, control: Control) -> DeploymentView:
+    """Create a deployment, or replace what it shall be."""
+    deployment = ask.read(Deployment)
+    if deployment.name != ask.params["deployment"]:
+        raise Invalid(
+            "invalid.deployment", "the name in the body is not the one in the path", param="name"
+        )
+    if deployment.model is not None:
+        control.registry.resolve(deployment.model)
+    control.deployments.put(deployment, control.clock(), ask.principal.name)
+    control.reconcile()
+    return view(deployment, control)
+
+
+async def remove(ask: Ask, control: Control) -> DeploymentView:
+    """Remove a deployment; its replicas finish what they are doing."""
+    shown = view(_find(ask.params["deployment"], control), control)
+    control.deployments.remove(shown.name)
+    control.reconcile()
+    return shown
+
+
+async def export(_ask: Ask, control: Control) -> DocumentView:
+    """Return the whole desired state; never secrets."""
+    return DocumentView(document=write_document(control.deployments.document()))
+
+
+async def plan(ask: Ask, control: Control) -> PlanView:
+    """Say what applying a document would change; changes nothing."""
+    document = read_document(ask.read(DocumentBody).document)
+    return PlanView(changes=control.deployments.changes(document))
+
+
+async def apply(ask: Ask, control: Control) -> PlanView:
+    """Make the desired state that of a document."""
+    document = read_document(ask.read(DocumentBody).document)
+    changes = control.deployments.changes(document)
+    jobs = control.apply(document, ask.principal.name)
+    control.reconcile()
+    return PlanView(changes=changes, jobs=jobs)
+
+
+def view(deployment: Deployment, control: Control) -> DeploymentView:
+    """Return a deployment with its replicas."""
+    route = control.routes()[deployment.name]
+    load = control.publisher.load(control.gateways.names)
+    return DeploymentView(
+        name=deployment.name,
+        state=route.state,
+        reason=route.reason,
+        progress=route.progress,
+        model=route.model,
+        version=route.version,
+        digest=route.digest,
+        place=route.place,
+        context=route.context,
+        desired=deployment,
+        replicas=[
+            ReplicaView(
+                id=replica.id,
+                state=replica.state,
+                since=replica.since,
+                version=replica.launch.version,
+                pid=replica.pid,
+                bytes=replica.launch.bytes,
+                resident=control.pool.resident(replica),
+                inflight=load.inflight.get(replica.id, 0),
+                used=replica.used,
+                failures=replica.failures,
+                reason=replica.reason,
+            )
+            for replica in control.pool.replicas_of(deployment.name)
+        ],
+    )
+
+
+def _find(name: str, control: Control) -> Deployment:
+    found = next((each for each in control.deployments.all() if each.name == name), None)
+    if found is None:
+        raise Missing("missing.deployment", f"no deployment {name!r:.80}: see freehold status")
+    return found

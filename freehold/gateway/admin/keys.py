@@ -1,0 +1,43 @@
+"""API keys: made, listed, revoked. A revocation is in force everywhere when its answer comes."""
+
+import msgspec
+
+from freehold.control.control import Control
+from freehold.control.keys import KeyView, NewKey
+from freehold.gateway.admin.ask import Ask, Body
+
+
+class KeyBody(Body, frozen=True):
+    """Whose key, with which role; ``expires_in`` is in seconds from now."""
+
+    principal: str
+    role: str = "developer"
+    expires_in: float | None = None
+
+
+class Revoked(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that no gateway takes any more."""
+
+    id: str
+    revoked: bool = True
+
+
+async def list_keys(_ask: Ask, control: Control) -> list[KeyView]:
+    """List keys, also dead ones; never a secret."""
+    return control.keys.list(control.clock())
+
+
+async def create(ask: Ask, control: Control) -> NewKey:
+    """Make a key; its secret is in this answer and nowhere else."""
+    body, now = ask.read(KeyBody), control.clock()
+    expires = None if body.expires_in is None else now + body.expires_in
+    created = control.keys.create(body.principal, body.role, expires, now)
+    await control.keys_changed()
+    return created
+
+
+async def revoke(ask: Ask, control: Control) -> Revoked:
+    """Revoke a key in every gateway."""
+    control.keys.revoke(ask.params["key"], control.clock())
+    await control.keys_changed()
+    return Revoked(id=ask.params["key"])

@@ -1,0 +1,90 @@
+"""Every URL of administration, on one screen."""
+
+from typing import Any
+
+from freehold.control.jobs import Job
+from freehold.control.keys import KeyView, NewKey
+from freehold.errors import Missing, WrongMethod
+from freehold.gateway.admin import deployments, jobs, keys, models, records, status
+from freehold.gateway.admin.ask import Handler, Route
+from freehold.models.catalog import CatalogEntry
+from freehold.models.deploy import Deployment
+from freehold.models.registry import LaunchSettings
+
+D, M, K, R = deployments, models, keys, records
+
+
+def _route(
+    line: str, permission: str, handler: Handler, gives: Any, takes: Any = None, status: int = 200,
+    query: dict[str, str] | None = None,
+) -> Route:  # fmt: skip
+    method, _, path = line.partition(" ")
+    summary = (handler.__doc__ or "").partition("\n")[0]
+    return Route(
+        method=method, path=path, permission=permission, summary=summary, handler=handler,
+        takes=takes, gives=gives, status=status, query=query or {},
+    )  # fmt: skip
+
+
+_MODEL = "/api/models/{model}"
+_VERSION = f"{_MODEL}/versions/{{version}}"
+_ALIAS = f"{_MODEL}/aliases/{{alias}}"
+_PAGE = {
+    "limit": "at most so many records, 1 to 1000",
+    "before": "only records before this time, in epoch seconds",
+    "principal": "only of this principal",
+    "deployment": "only of this deployment",
+    "id": "only this request",
+}
+
+# fmt: off
+ROUTES: tuple[Route, ...] = (
+    _route("GET /api/status", "deployment:read", status.status, status.StatusView),
+    _route("GET /api/catalog", "model:read", M.catalog, list[CatalogEntry]),
+    _route("GET /api/models", "model:read", M.list_models, list[M.ModelSummary]),
+    _route("POST /api/models", "model:import", M.bring_in, Job, M.ImportBody, 202),
+    _route(f"GET {_MODEL}", "model:read", M.show, M.ModelView),
+    _route(f"DELETE {_MODEL}", "model:remove", M.remove, M.Removed),
+    _route(f"DELETE {_VERSION}", "model:remove", M.remove_version, M.Removed),
+    _route(f"POST {_VERSION}/verify", "model:read", M.verify, Job, None, 202),
+    _route(f"GET {_VERSION}/settings", "model:read", M.show_settings, M.SettingsView),
+    _route(f"PUT {_VERSION}/settings", "model:import", M.set_settings, M.SettingsView,
+           LaunchSettings),
+    _route(f"PUT {_ALIAS}", "model:import", M.promote, M.AliasView, M.AliasBody),
+    _route(f"POST {_ALIAS}/rollback", "model:import", M.roll_back, M.AliasView),
+    _route("GET /api/jobs", "model:read", jobs.list_jobs, list[Job]),
+    _route("GET /api/jobs/{job}", "model:read", jobs.show, Job,
+           query={"wait": "answer when the job is over, or after so many seconds, at most 30"}),
+    _route("GET /api/deployments", "deployment:read", D.list_deployments, list[D.DeploymentView]),
+    _route("GET /api/deployments/{deployment}", "deployment:read", D.show, D.DeploymentView),
+    _route("PUT /api/deployments/{deployment}", "deployment:write", D.put, D.DeploymentView,
+           Deployment),
+    _route("DELETE /api/deployments/{deployment}", "deployment:write", D.remove, D.DeploymentView),
+    _route("GET /api/desired", "deployment:read", D.export, D.DocumentView),
+    _route("PUT /api/desired", "deployment:write", D.apply, D.PlanView, D.DocumentBody),
+    _route("POST /api/desired/plan", "deployment:read", D.plan, D.PlanView, D.DocumentBody),
+    _route("GET /api/keys", "key:read", K.list_keys, list[KeyView]),
+    _route("POST /api/keys", "key:write", K.create, NewKey, K.KeyBody, 201),
+    _route("DELETE /api/keys/{key}", "key:write", K.revoke, K.Revoked),
+    _route("GET /api/usage", "usage:read", R.usage, R.UsageView,
+           query={"since": "only from this UTC day on, as 2026-01-31"}),
+    _route("GET /api/audit", "audit:read", R.audit, R.AuditView, query=_PAGE),
+)
+# fmt: on
+
+
+def find(method: str, path: str) -> tuple[Route, dict[str, str]]:
+    """Return the route of a request and its parameters."""
+    allowed: list[str] = []
+    for route in ROUTES:
+        params = route.match(path)
+        if params is None:
+            continue
+        if route.method == method:
+            return route, params
+        allowed.append(route.method)
+    if allowed:
+        raise WrongMethod(
+            "invalid.method", f"{path:.100} takes {', '.join(allowed)}, not {method:.20}"
+        )
+    raise Missing("missing.route", f"there is no {path!r:.120}: see /api/openapi.json")

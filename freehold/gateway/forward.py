@@ -1,0 +1,44 @@
+"""Pass administration on to control, which alone may change things."""
+
+from datetime import timedelta
+
+from pyreqwest.exceptions import PyreqwestError
+
+from freehold.errors import Unavailable
+from freehold.gateway.exchange import Exchange, Last, Whole
+from freehold.gateway.pipeline import Parts
+
+PATIENCE = 60.0
+CLIENT = "x-freehold-client"
+PROOF = "x-freehold-proof"
+_PASSED_ON = ("authorization", "content-type", "accept")
+_PASSED_BACK = ("content-type", "x-freehold-request", "retry-after", "www-authenticate", "allow")
+
+
+async def forward(exchange: Exchange, parts: Parts) -> Last:
+    """Return control's answer; control keeps the record of it."""
+    snapshot = parts.follower.snapshot
+    body = await exchange.body(parts.settings.server.body_limit)
+    target = f"{snapshot.control_url}{exchange.path}"
+    if exchange.query:
+        target += f"?{exchange.query}"
+    try:
+        request = parts.client.request(exchange.method, target).body_bytes(body)
+        for name in _PASSED_ON:
+            if (value := exchange.header(name)) is not None:
+                request = request.header(name, value, is_sensitive=name == "authorization")
+        request = request.header(CLIENT, exchange.client)
+        request = request.header(PROOF, snapshot.control_secret, is_sensitive=True)
+        response = await request.timeout(timedelta(seconds=PATIENCE)).build().send()
+        answer = (await response.bytes()).to_bytes()
+    except (PyreqwestError, ValueError) as error:
+        raise Unavailable(
+            "unavailable.control",
+            "the control process is not running: deployments go on answering, but nothing can be "
+            "administered until freehold up is started again",
+            retry_after=5,
+        ) from error
+    headers = [
+        (name, value) for name in _PASSED_BACK if (value := response.get_header(name)) is not None
+    ]
+    return Whole(response.status, headers, answer)
