@@ -33,6 +33,7 @@ def chat(options: Options, prompt: str, model: str, max_tokens: int | None) -> N
         body["max_tokens"] = max_tokens
     door = running(options)
     request = door.client.post(f"{door.url}/v1/chat/completions").bearer_auth(door.key)
+    request = request.streamed_read_buffer_limit(0)
     request = request.header("prefer", f"wait={LOAD_WAIT}")
     request = request.body_bytes(msgspec.json.encode(body))
     answer = _Answer(echo=not options.as_json)

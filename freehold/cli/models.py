@@ -199,7 +199,7 @@ def _describe(version: dict[str, Any]) -> str:
         ("parameters", big(manifest["parameters"])),
         ("quantisation", f"{manifest['quantisation']} ({manifest['bits_per_weight']:.2f} bits)"),
         ("context", manifest["context"]),
-        ("tokenizer", f"{tokenizer.get('model')}, {tokenizer.get('size')} tokens"),
+        ("tokenizer", f"{tokenizer.get('model')}, {tokenizer.get('tokens')} tokens"),
         ("chat template", "yes" if manifest["chat_template"] else "none: not tuned for chat"),
         ("licence", f"{version['licence']}: {version['notice'] or 'no notice recorded'}"),
         ("source", version["resolved"]),

@@ -17,6 +17,7 @@ from freehold.models.deploy import Deployment
 from freehold.models.pipeline import Arrival
 
 QUESTION = "What is the capital of France?"
+TEMPERATURE = 0.2
 
 
 class Welcome:
@@ -92,7 +93,8 @@ async def _ask(name: str, control: Control) -> str | None:
     body = {
         "model": name,
         "messages": [{"role": "user", "content": QUESTION}],
-        "temperature": 0,
+        "temperature": TEMPERATURE,
+        "seed": 1,
         "max_tokens": 100,
     }
     try:
@@ -119,7 +121,11 @@ def _text(control: Control, name: str | None, answer: str | None) -> str:
             "  freehold model import NAME\n  freehold deploy NAME\n\nCtrl-C stops."
         )
     body = msgspec.json.encode(
-        {"model": name, "messages": [{"role": "user", "content": QUESTION}]}
+        {
+            "model": name,
+            "temperature": TEMPERATURE,
+            "messages": [{"role": "user", "content": QUESTION}],
+        }
     ).decode()
     told = textwrap.indent(textwrap.fill(answer, 90), "  ") if answer else "  (no answer)"
     return f"""{head}
@@ -140,7 +146,9 @@ from pathlib import Path
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key=Path({key_file!r}).read_text().strip())
 question = {{"role": "user", "content": "{QUESTION}"}}
-answer = client.chat.completions.create(model="{name}", messages=[question])
+answer = client.chat.completions.create(
+    model="{name}", temperature={TEMPERATURE}, messages=[question]
+)
 print(answer.choices[0].message.content)
 
 Ctrl-C stops."""

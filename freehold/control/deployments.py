@@ -168,21 +168,17 @@ def read_document(text: str) -> Document:
 
 def write_document(document: Document) -> str:
     """Return a document as TOML; ``read_document`` gives the same back."""
-    builtins = msgspec.to_builtins(document)
-    return tomli_w.dumps(_without_none(builtins))
+    tables = [
+        f"[[{kind}]]\n{tomli_w.dumps(_set_fields(item))}"
+        for kind in Document.__struct_fields__
+        for item in getattr(document, kind)
+    ]
+    return "\n".join(tables)
 
 
-def _without_none(value: object) -> dict[str, object]:
-    def clean(item: object) -> object:
-        if isinstance(item, dict):
-            return {key: clean(inner) for key, inner in item.items() if inner is not None}
-        if isinstance(item, (list, tuple)):
-            return [clean(inner) for inner in item]
-        return item
-
-    cleaned = clean(value)
-    assert isinstance(cleaned, dict)
-    return cleaned
+def _set_fields(item: msgspec.Struct) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.to_builtins(item)
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _differing(one: Deployment, other: Deployment) -> tuple[str, ...]:

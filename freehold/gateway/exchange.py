@@ -1,12 +1,18 @@
 """One HTTP exchange: the request as we read it, and the answer as it goes out."""
 
+import asyncio
 import secrets
 import time
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 
 from freehold.errors import Invalid, TooLarge
+
+DISCARD_BYTES = 2 << 30
+DISCARD_SECONDS = 10.0
+DISCARD_PAUSE = 0.5
 
 
 class Transport(Protocol):
@@ -44,6 +50,7 @@ class Exchange:
         self._protocol = protocol
         self.id = new_id()
         self.transport: Transport | None = None
+        self._read = False
 
     @property
     def method(self) -> str:
@@ -77,13 +84,33 @@ class Exchange:
                 raise Invalid("invalid.content_length", "Content-Length must be a number")
             if int(length) > limit:
                 raise _too_large(limit)
+            self._read = True
             return await self._protocol()  # type: ignore[operator, no-any-return]
+        self._read = True
         received = bytearray()
         async for chunk in self._protocol:  # type: ignore[attr-defined]
             received += chunk
             if len(received) > limit:
+                self._read = False
                 raise _too_large(limit)
         return bytes(received)
+
+    async def discard(self) -> None:
+        """Read what is left of a body that nobody wants, so that its sender gets to our answer.
+
+        A connection closed on unread bytes is reset, and the answer lost with it. Ends when
+        nothing came for a moment, or after bounds that a well-meaning client does not reach.
+        """
+        if self._read or self.method in ("GET", "HEAD") or self.header("expect"):
+            return
+        self._read = True
+        left = DISCARD_BYTES
+        with suppress(TimeoutError, Exception):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                pieces = aiter(self._protocol)  # type: ignore[call-overload]
+                while left > 0:
+                    piece = await asyncio.wait_for(anext(pieces), DISCARD_PAUSE)
+                    left -= len(piece)
 
     async def gone(self) -> None:
         """Return when the client has hung up."""
@@ -100,6 +127,8 @@ class Exchange:
         if isinstance(last, Tail):
             await last.transport.send_bytes(last.data)
         else:
+            if last.status >= 400:
+                await self.discard()
             self._protocol.response_bytes(  # type: ignore[attr-defined]
                 last.status, last.headers, last.body
             )

@@ -68,6 +68,8 @@ class Upstream:
     async def _send(self, call: Call, target: Target, *, stream: bool) -> AsyncIterator[Response]:
         request = self._client.post(target.url + call.path).headers(_JSON)
         request = request.body_bytes(call.body(target.model, stream=stream))
+        # The client's default would hold the first 64 KiB of an answer back: 300 tokens of silence.
+        request = request.streamed_read_buffer_limit(0)
         if target.key:
             request = request.header("authorization", f"Bearer {target.key}", is_sensitive=True)
         try:

@@ -21,8 +21,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a model.
 
     ``task`` is ``chat``, ``completion`` or ``embedding``; ``path`` is the engine's route for it.
-    ``tokens`` estimates the context it needs. ``prompts`` is how many prompts share the request,
-    ``choices`` how many answers each gets.
+    ``prompt`` estimates the tokens it says, ``tokens`` the context it needs.
+    ``prompts`` is how many prompts share the request, ``choices`` how many answers each gets.
     """
 
     dialect: str
@@ -31,6 +31,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     stream: bool
     wants_usage: bool
+    prompt: int
     tokens: int
     fields: Fields
     prompts: int = 1

@@ -54,6 +54,7 @@ def read(body: bytes) -> Call:
         model=request.model,
         stream=bool(request.stream),
         wants_usage=bool(options and options.include_usage),
+        prompt=len(body) // 4,
         tokens=len(body) // 4 + answer,
         fields=fields,
         choices=request.n or 1,

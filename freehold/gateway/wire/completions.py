@@ -42,6 +42,7 @@ def read(body: bytes) -> Call:
         model=request.model,
         stream=bool(request.stream),
         wants_usage=bool(options and options.include_usage),
+        prompt=len(body) // 4,
         tokens=len(body) // 4 + (request.max_tokens or 0),
         fields=fields,
         prompts=len(prompt) if many else 1,

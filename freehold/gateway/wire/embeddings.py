@@ -31,6 +31,7 @@ def read(body: bytes) -> Call:
         model=request.model,
         stream=False,
         wants_usage=False,
+        prompt=len(body) // 4,
         tokens=len(body) // 4 if isinstance(request.input, str) else 0,
         fields=fields,
     )

@@ -4,6 +4,8 @@ from freehold.errors import EngineLost
 
 LONGEST_EVENT = 8 * 1024 * 1024
 DONE = b"[DONE]"
+NOTHING = b"null"
+"""llama.cpp opens the stream of a request with several prompts with this event."""
 
 
 class Events:
@@ -30,6 +32,8 @@ class Events:
 
 def _data(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and b"\n" not in event:
-        return event[6:]
-    lines = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+        data = event[6:]
+    else:
+        lines = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+        data = b"\n".join(lines)
+    return data if data and data != NOTHING else None

@@ -61,7 +61,7 @@ class Tally:
     @property
     def prompt(self) -> int:
         """Tokens read."""
-        return self._call.tokens if self.estimated else self._prompt
+        return self._call.prompt if self.estimated else self._prompt
 
     @property
     def completion(self) -> int:
