@@ -116,7 +116,7 @@ def read_settings(home: Path) -> Settings:
     path = home / "freehold.toml"
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Settings()
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid("invalid.settings", f"cannot read {path}: {error}") from error

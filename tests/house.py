@@ -79,7 +79,11 @@ class House:
             if self.control.poll() is not None:
                 raise AssertionError(f"freehold up ended: {self.log}")
             try:
-                return self.call("GET", "/readyz", key=None).status == 200
+                if self.call("GET", "/readyz", key=None).status != 200:
+                    return False
+                # A gateway that outlived its control is ready before the new control is.
+                status = self.call("GET", "/api/status")
+                return status.status == 200 and status.json["control_pid"] == self.control.pid
             except OSError:
                 return False
 

@@ -18,6 +18,7 @@ from freehold.models.pipeline import Arrival
 
 QUESTION = "What is the capital of France?"
 TEMPERATURE = 0.2
+LONGEST = 100
 
 
 class Welcome:
@@ -95,7 +96,7 @@ async def _ask(name: str, control: Control) -> str | None:
         "messages": [{"role": "user", "content": QUESTION}],
         "temperature": TEMPERATURE,
         "seed": 1,
-        "max_tokens": 100,
+        "max_tokens": LONGEST,
     }
     try:
         key = control.home.admin_key.read_text(encoding="ascii").strip()
@@ -124,6 +125,7 @@ def _text(control: Control, name: str | None, answer: str | None) -> str:
         {
             "model": name,
             "temperature": TEMPERATURE,
+            "max_tokens": LONGEST,
             "messages": [{"role": "user", "content": QUESTION}],
         }
     ).decode()
@@ -147,7 +149,7 @@ from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key=Path({key_file!r}).read_text().strip())
 question = {{"role": "user", "content": "{QUESTION}"}}
 answer = client.chat.completions.create(
-    model="{name}", temperature={TEMPERATURE}, messages=[question]
+    model="{name}", temperature={TEMPERATURE}, max_tokens={LONGEST}, messages=[question]
 )
 print(answer.choices[0].message.content)
 

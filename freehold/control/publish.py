@@ -22,6 +22,9 @@ from freehold.store.snapshot import (
     write_snapshot,
 )
 
+FAILED_AFTER = 3
+"""Failures in a row after which a deployment counts as failed, though it is tried on."""
+
 SILENT_AFTER = 8.0
 """Seconds after which a gateway that asks nothing counts for nothing."""
 
@@ -182,7 +185,8 @@ def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str,
         return "loading", None, max(pool.progress(replica) for replica in loading)
     failed = [replica for replica in replicas if replica.state == "failed"]
     if failed:
-        return "failed", failed[0].reason, 0.0
+        given_up = min(replica.failures for replica in failed) >= FAILED_AFTER
+        return "failed" if given_up else "loading", failed[0].reason, 0.0
     waiting = next((pool.waiting[r.id] for r in replicas if r.id in pool.waiting), None)
     if pool.is_asleep(plan.deployment.name):
         return "idle", waiting, 0.0

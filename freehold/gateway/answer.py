@@ -48,20 +48,20 @@ class Answer:
 
     async def _stream(self, exchange: Exchange, headers: Headers) -> Tail:
         ending = _Ending(self.tally)
-        transport = None
+        stream = None
         async for batch in self._upstream.events(self._call, self._target):
             ready = [event for data in batch for event in ending.pass_on(data)]
-            if transport is None:
+            if stream is None:
                 self._first()
-                transport = exchange.open_stream(
+                stream = exchange.open_stream(
                     [*headers, ("content-type", "text/event-stream"), ("cache-control", "no-store")]
                 )
             if ready:
-                await transport.send_bytes(b"".join(b"data: %b\n\n" % data for data in ready))
-        if transport is None:
+                await stream.send_bytes(b"".join(b"data: %b\n\n" % data for data in ready))
+        if stream is None:
             raise EngineLost("unavailable.engine_cut", "the engine answered nothing", retry_after=1)
         events = [*ending.last(wants_usage=self._call.wants_usage), b"[DONE]"]
-        return Tail(transport, b"".join(b"data: %b\n\n" % data for data in events))
+        return Tail(stream, b"".join(b"data: %b\n\n" % data for data in events))
 
     async def _assembled(self, headers: Headers) -> Whole:
         assembly = Assembly()

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,11 +16,31 @@ DISCARD_PAUSE = 0.5
 
 
 class Transport(Protocol):
-    """The body of an answer that is still being sent."""
+    """What the server gives us to send a body with; the body ends when nobody holds it."""
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a piece; raises when the client has gone."""
         ...
+
+
+class Stream:
+    """The body of an answer that is still being sent.
+
+    The only holder of the server's object, so that ``close`` ends the answer for the client even
+    where the frames of an error still refer to this one.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport: Transport | None = transport
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a piece."""
+        if self._transport is not None:
+            await self._transport.send_bytes(data)
+
+    def close(self) -> None:
+        """End the body."""
+        self._transport = None
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -34,7 +54,7 @@ class Whole(msgspec.Struct, frozen=True):
 class Tail(msgspec.Struct, frozen=True):
     """The last bytes of an answer of which the rest is out already."""
 
-    transport: Transport
+    stream: Stream
     data: bytes
 
 
@@ -45,36 +65,41 @@ Last = Whole | Tail
 class Exchange:
     """Wraps the server's scope and protocol objects (RSGI)."""
 
-    def __init__(self, scope: object, protocol: object) -> None:
+    def __init__(self, scope: Any, protocol: Any) -> None:
         self._scope = scope
         self._protocol = protocol
         self.id = new_id()
-        self.transport: Transport | None = None
+        self.stream: Stream | None = None
         self._read = False
 
     @property
     def method(self) -> str:
         """The HTTP method."""
-        return self._scope.method  # type: ignore[attr-defined, no-any-return]
+        found: str = self._scope.method
+        return found
 
     @property
     def path(self) -> str:
         """The decoded path."""
-        return self._scope.path  # type: ignore[attr-defined, no-any-return]
+        found: str = self._scope.path
+        return found
 
     @property
     def query(self) -> str:
         """The query string, without its question mark."""
-        return self._scope.query_string  # type: ignore[attr-defined, no-any-return]
+        found: str = self._scope.query_string
+        return found
 
     @property
     def client(self) -> str:
         """The peer's address."""
-        return self._scope.client  # type: ignore[attr-defined, no-any-return]
+        found: str = self._scope.client
+        return found
 
     def header(self, name: str) -> str | None:
         """Return a header of the request, by its lower-case name."""
-        return self._scope.headers.get(name)  # type: ignore[attr-defined, no-any-return]
+        found: str | None = self._scope.headers.get(name)
+        return found
 
     async def body(self, limit: int) -> bytes:
         """Read the body; over ``limit`` bytes it is refused, as early as that can be known."""
@@ -85,10 +110,11 @@ class Exchange:
             if int(length) > limit:
                 raise _too_large(limit)
             self._read = True
-            return await self._protocol()  # type: ignore[operator, no-any-return]
+            body: bytes = await self._protocol()
+            return body
         self._read = True
         received = bytearray()
-        async for chunk in self._protocol:  # type: ignore[attr-defined]
+        async for chunk in self._protocol:
             received += chunk
             if len(received) > limit:
                 self._read = False
@@ -107,31 +133,29 @@ class Exchange:
         left = DISCARD_BYTES
         with suppress(TimeoutError, Exception):
             async with asyncio.timeout(DISCARD_SECONDS):
-                pieces = aiter(self._protocol)  # type: ignore[call-overload]
+                pieces = aiter(self._protocol)
                 while left > 0:
                     piece = await asyncio.wait_for(anext(pieces), DISCARD_PAUSE)
                     left -= len(piece)
 
     async def gone(self) -> None:
         """Return when the client has hung up."""
-        await self._protocol.client_disconnect()  # type: ignore[attr-defined]
+        await self._protocol.client_disconnect()
 
-    def open_stream(self, headers: list[tuple[str, str]]) -> Transport:
+    def open_stream(self, headers: list[tuple[str, str]]) -> Stream:
         """Send the head of a streamed answer."""
-        self.transport = self._protocol.response_stream(200, headers)  # type: ignore[attr-defined]
-        assert self.transport is not None
-        return self.transport
+        self.stream = Stream(self._protocol.response_stream(200, headers))
+        return self.stream
 
     async def finish(self, last: Last) -> None:
         """Send the answer, or the rest of it."""
         if isinstance(last, Tail):
-            await last.transport.send_bytes(last.data)
+            await last.stream.send_bytes(last.data)
+            last.stream.close()
         else:
             if last.status >= 400:
                 await self.discard()
-            self._protocol.response_bytes(  # type: ignore[attr-defined]
-                last.status, last.headers, last.body
-            )
+            self._protocol.response_bytes(last.status, last.headers, last.body)
 
 
 def new_id() -> str:

@@ -7,7 +7,7 @@ leaves behind.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from pyreqwest.exceptions import PyreqwestError
 
 from freehold.errors import EngineLost, FreeholdError, Missing, NoCapacity
 from freehold.runtime.leases import Leases
-from freehold.store.snapshot import Route, Snapshot, read_snapshot
+from freehold.store.snapshot import Route, Snapshot, Target, read_snapshot
 
 HOLD = 1.0
 """Seconds control holds an unanswered question; also the beat of the load report."""
@@ -67,14 +67,16 @@ class Follower:
         with suppress(PyreqwestError):
             await self._post(f"/internal/wake/{deployment}", b"", HOLD)
 
-    async def until_ready(self, deployment: str, patience: float) -> Route:
-        """Return the route once it has a replica; raise what there is to say when it has not."""
+    async def until_ready(
+        self, deployment: str, tried: Collection[Target], patience: float
+    ) -> Route:
+        """Return the route once it has a replica that was not tried; else say why it has none."""
         deadline = asyncio.get_running_loop().time() + patience
         while True:
             route = self.snapshot.routes.get(deployment)
             if route is None:
                 raise Missing("missing.deployment", f"{deployment} was undeployed", param="model")
-            if route.targets:
+            if any(target not in tried for target in route.targets):
                 return route
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or route.state in ("failed", "missing"):
@@ -120,6 +122,12 @@ class Follower:
 
 
 def _not_ready(route: Route) -> FreeholdError:
+    if route.state == "ready":
+        return EngineLost(
+            "unavailable.engine_lost",
+            f"no replica of {route.deployment} answers: they are being restarted, try again",
+            retry_after=1,
+        )
     if route.state == "failed":
         return EngineLost(
             "unavailable.engine_failed",

@@ -20,7 +20,7 @@ from freehold.gateway.wire.call import Call, Read
 from freehold.identity.keys import Principal, authenticate
 from freehold.policy.permissions import permit
 from freehold.record.entry import Entry
-from freehold.routing.choose import AUTO, Choice, choose
+from freehold.routing.choose import AUTO, choose
 from freehold.runtime.leases import Leases
 from freehold.settings import Settings
 from freehold.store.snapshot import Route, Target
@@ -52,7 +52,7 @@ async def complete(exchange: Exchange, read: Read, parts: Parts, entry: Entry) -
             with parts.leases.hold(target):
                 return await answer.send(exchange, response_headers(exchange, route))
         except (EngineLost, TooSlow) as error:
-            if exchange.transport is not None:  # the client has part of it: no second beginning
+            if exchange.stream is not None:  # the client has part of it: no second beginning
                 raise
             lost = error
         finally:
@@ -89,25 +89,26 @@ def identify(exchange: Exchange, parts: Parts, entry: Entry) -> Principal:
 async def candidates(
     call: Call, exchange: Exchange, parts: Parts
 ) -> AsyncIterator[tuple[Route, Target]]:
-    """Yield replicas worth trying, best first; waits for a load when the client asked to."""
+    """Yield replicas worth trying, best first; then, as long as the client would wait, new ones."""
     routes = parts.follower.snapshot.routes
     choices = choose(call.model, call.task, call.tokens, routes)
-    ready = [choice.route for choice in choices if choice.route.targets]
-    if choices[0].route.state == "idle":
-        await parts.follower.wake(choices[0].route.deployment)
-    if not ready:
-        ready = [await _loaded(choices[0], exchange, parts)]
-    for route in ready:
-        for target in parts.leases.by_load(route.targets):
-            yield route, target
-
-
-async def _loaded(choice: Choice, exchange: Exchange, parts: Parts) -> Route:
-    name = choice.route.deployment
+    first = choices[0].route
     patience = _patience(exchange.header("prefer"), parts.settings.runtime.wait_limit)
-    if patience > 0:
-        await parts.follower.wake(name)
-    return await parts.follower.until_ready(name, patience)
+    if first.state == "idle":
+        await parts.follower.wake(first.deployment)
+    tried: set[Target] = set()
+    for route in (choice.route for choice in choices):
+        for target in parts.leases.by_load(route.targets):
+            tried.add(target)
+            yield route, target
+    deadline = parts.books.clock() + patience
+    while not tried or deadline > parts.books.clock():
+        route = await parts.follower.until_ready(
+            first.deployment, tried, deadline - parts.books.clock()
+        )
+        for target in parts.leases.by_load([t for t in route.targets if t not in tried]):
+            tried.add(target)
+            yield route, target
 
 
 def _patience(prefer: str | None, limit: float) -> float:

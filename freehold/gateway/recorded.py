@@ -37,6 +37,8 @@ async def recorded(exchange: Exchange, action: str, work: Work, books: Books) ->
     books.log.request(exchange, entry)
     if last is not None:
         await exchange.finish(last)
+    elif exchange.stream is not None:
+        exchange.stream.close()
 
 
 async def _attended(
@@ -75,6 +77,6 @@ def _refused(exchange: Exchange, entry: Entry, found: Fault) -> Last:
 
 def _failed(exchange: Exchange, found: Fault) -> Last:
     """Return an error as the whole answer, or as the last event of one that has begun."""
-    if exchange.transport is None:
+    if exchange.stream is None:
         return Whole(found.status, found.headers, found.body)
-    return Tail(exchange.transport, b"data: %b\n\n" % found.body)
+    return Tail(exchange.stream, b"data: %b\n\n" % found.body)
