@@ -24,7 +24,7 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
 
     def declare(function: Callable[..., None]) -> click.Command:
         def call(
-            home: str | None, url: str | None, key: str | None, as_json: bool, **own: Any
+            home: str | None, key: str | None, as_json: bool, url: str | None = None, **own: Any
         ) -> None:
             given = click.get_current_context().find_root().obj or {}
             options = Options(
@@ -37,14 +37,20 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
 
         call.__doc__ = function.__doc__
         call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        shared = (
-            click.option("--home", metavar="DIR", help="Home directory."),
-            click.option("--url", metavar="URL", help="Speak to the Freehold running there."),
-            click.option("--key", metavar="KEY", help="API key for --url."),
-            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-        )
-        for option in reversed(shared):
-            call = option(call)
+        shared = {
+            "--home": click.option("--home", metavar="DIR", help="Home directory."),
+            "--url": click.option(
+                "--url", metavar="URL", help="Speak to the Freehold running there."
+            ),
+            "--key": click.option("--key", metavar="KEY", help="API key for --url."),
+            "--json": click.option(
+                "--json", "as_json", is_flag=True, help="One JSON document on stdout."
+            ),
+        }
+        own = {option for each in call.__click_params__ for option in each.opts}  # type: ignore[attr-defined]
+        for name_, option in reversed(shared.items()):
+            if name_ not in own:  # deploy's --url names an endpoint
+                call = option(call)
         made = click.command(name or function.__name__.rstrip("_").replace("_", "-"))(call)
         if group is not None:
             group.add_command(made)

@@ -1,7 +1,6 @@
 """``freehold deploy, undeploy, apply, export``: the desired state."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,12 @@ def export(options: Options) -> None:
 def _await(client: Client, name: str) -> dict[str, Any]:
     with bar(name) as shown:
         while True:
-            found: dict[str, Any] = client.get(f"/api/deployments/{part(name)}")
+            found: dict[str, Any] = client.get(f"/api/deployments/{part(name)}", wait="0.5")
             if found["state"] == "ready":
                 return found
             if found["state"] in ("failed", "missing"):
                 raise Unavailable("unavailable.deployment", f"{name}: {found['reason']}")
             shown.show("load", int(found["progress"] * 100), 100)
-            time.sleep(0.2)
 
 
 def _read(file: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from pyreqwest.client import Client
 
-from freehold.control.deployments import Deployments, Document
+from freehold.control.deployments import AliasEntry, Deployments, Document
 from freehold.control.gateways import Gateways
 from freehold.control.home import Home, write_secret
 from freehold.control.jobs import Job, Jobs
@@ -125,16 +125,35 @@ class Control(msgspec.Struct, kw_only=True):
         write_secret(self.home.admin_key, created.key)
         return created
 
+    async def changed(self) -> None:
+        """Put a change of the desired state in force, in every gateway that answers."""
+        self.deployments.forget_plans()
+        self.reconcile()
+        if self.serving:
+            revision = self.publisher.snapshot.revision
+            await self.publisher.in_force(revision, self.gateways.names, IN_FORCE_WITHIN)
+
+    async def until_up(self, deployment: str, patience: float) -> None:
+        """Wait until gateways send requests to a deployment, or it is known not to come up."""
+        deadline = self.clock() + patience
+        while self.serving and self.clock() < deadline:
+            await self.changed()
+            route = self.publisher.snapshot.routes.get(deployment)
+            if route is None or route.state in ("ready", "failed", "missing"):
+                return
+            await asyncio.sleep(BEAT)
+
     def bring_in(self, arrival: Arrival, by: str, progress: Progress) -> tuple[Version, bool]:
         """Run the path of a model; blocks."""
         return bring_in(arrival, self.workshop, progress, self.clock(), by)
 
-    def start_import(self, arrival: Arrival, by: str) -> Job:
-        """Start an import, or join the same one under way."""
+    def start_import(self, arrival: Arrival, by: str, aliases: tuple[AliasEntry, ...] = ()) -> Job:
+        """Start an import, or join the same one under way; then point aliases at what came."""
         loop = asyncio.get_running_loop()
 
         def work(progress: Progress) -> dict[str, object]:
             version, new = self.bring_in(arrival, by, progress)
+            self.deployments.point_aliases(aliases, self.clock(), by)
             loop.call_soon_threadsafe(self.deployments.forget_plans)
             return {"model": version.row.model, "version": version.row.number, "new": new}
 
@@ -160,12 +179,14 @@ class Control(msgspec.Struct, kw_only=True):
         for present in self.deployments.all():
             if present.name not in wanted:
                 self.deployments.remove(present.name)
-        self.deployments.point_aliases(document, now, by)
+        self.deployments.point_aliases(document.aliases, now, by)
         have = {(entry.name, entry.sha256) for entry in self.deployments.document().models}
         missing = [entry for entry in document.models if (entry.name, entry.sha256) not in have]
         return [
             self.start_import(
-                Arrival(source=entry.source, name=entry.name, sha256=entry.sha256), by
+                Arrival(source=entry.source, name=entry.name, sha256=entry.sha256),
+                by,
+                document.aliases,
             )
             for entry in missing
         ]

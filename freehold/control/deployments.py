@@ -1,7 +1,7 @@
 """The desired deployments of a home, and the document that holds all of them."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import tomli_w
@@ -135,9 +135,9 @@ class Deployments:
         gone = [Change(act="remove", kind="deployment", name=n) for n in now if n not in then]
         return found + gone
 
-    def point_aliases(self, document: Document, now: float, by: str) -> None:
+    def point_aliases(self, entries: Iterable[AliasEntry], now: float, by: str) -> None:
         """Move aliases to where a document wants them, as far as the versions are here."""
-        for entry in document.aliases:
+        for entry in entries:
             try:
                 versions = self._registry.versions(entry.model)
             except FreeholdError:

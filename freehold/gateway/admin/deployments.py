@@ -9,6 +9,8 @@ from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
 from freehold.models.deploy import Deployment
 
+LONGEST_WAIT = 30.0
+
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     """One replica. ``bytes`` is what it is expected to take, ``resident`` what it does."""
@@ -67,7 +69,10 @@ async def list_deployments(_ask: Ask, control: Control) -> list[DeploymentView]:
 
 
 async def show(ask: Ask, control: Control) -> DeploymentView:
-    """Show one deployment."""
+    """Show one deployment; with ``wait``, once it is up or cannot come up."""
+    patience = ask.number("wait", 0.0, 0.0, LONGEST_WAIT)
+    if patience:
+        await control.until_up(ask.params["deployment"], patience)
     return view(_find(ask.params["deployment"], control), control)
 
 
@@ -81,7 +86,7 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
     if deployment.model is not None:
         control.registry.resolve(deployment.model)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
-    control.reconcile()
+    await control.changed()
     return view(deployment, control)
 
 
@@ -89,7 +94,7 @@ async def remove(ask: Ask, control: Control) -> DeploymentView:
     """Remove a deployment; its replicas finish what they are doing."""
     shown = view(_find(ask.params["deployment"], control), control)
     control.deployments.remove(shown.name)
-    control.reconcile()
+    await control.changed()
     return shown
 
 
@@ -109,7 +114,7 @@ async def apply(ask: Ask, control: Control) -> PlanView:
     document = read_document(ask.read(DocumentBody).document)
     changes = control.deployments.changes(document)
     jobs = control.apply(document, ask.principal.name)
-    control.reconcile()
+    await control.changed()
     return PlanView(changes=changes, jobs=jobs)
 
 

@@ -172,7 +172,7 @@ async def promote(ask: Ask, control: Control) -> AliasView:
     """Point an alias at a version; deployments that follow it change over."""
     name, alias, body = ask.params["model"], ask.params["alias"], ask.read(AliasBody)
     control.registry.promote(name, alias, body.version, control.clock(), ask.principal.name)
-    control.deployments.forget_plans()
+    await control.changed()
     return AliasView(model=name, alias=alias, version=body.version)
 
 
@@ -181,7 +181,7 @@ async def roll_back(ask: Ask, control: Control) -> AliasView:
     name, alias = ask.params["model"], ask.params["alias"]
     control.registry.versions(name)
     number = control.registry.roll_back(name, alias, control.clock(), ask.principal.name)
-    control.deployments.forget_plans()
+    await control.changed()
     return AliasView(model=name, alias=alias, version=number)
 
 
@@ -200,7 +200,7 @@ async def set_settings(ask: Ask, control: Control) -> SettingsView:
     control.registry.set_launch_settings(
         name, number, settings, control.clock(), ask.principal.name
     )
-    control.deployments.forget_plans()
+    await control.changed()
     return await show_settings(ask, control)
 
 
