@@ -62,6 +62,7 @@ class Client:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self.serving = isinstance(door, Remote)
 
     def get(self, path: str, **query: str | None) -> Any:
         """Read something."""

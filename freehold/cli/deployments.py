@@ -49,9 +49,10 @@ def deploy(
         body["replicas"] = len(endpoints)
     with connected(options) as client:
         result = client.put(f"/api/deployments/{part(chosen)}", body)
-        if wait:
+        if wait and client.serving:
             result = _await(client, chosen)
-    emit(options, result, f"{chosen} is {result['state']}")
+        state = result["state"] if client.serving else "to be run: freehold up starts it"
+    emit(options, result, f"{chosen} is {state}")
 
 
 @command()

@@ -128,10 +128,11 @@ class Control(msgspec.Struct, kw_only=True):
     async def changed(self) -> None:
         """Put a change of the desired state in force, in every gateway that answers."""
         self.deployments.forget_plans()
+        if not self.serving:
+            return
         self.reconcile()
-        if self.serving:
-            revision = self.publisher.snapshot.revision
-            await self.publisher.in_force(revision, self.gateways.names, IN_FORCE_WITHIN)
+        revision = self.publisher.snapshot.revision
+        await self.publisher.in_force(revision, self.gateways.names, IN_FORCE_WITHIN)
 
     async def until_up(self, deployment: str, patience: float) -> None:
         """Wait until gateways send requests to a deployment, or it is known not to come up."""

@@ -17,7 +17,6 @@ from freehold.errors import DigestMismatch, Invalid, Missing, Unavailable
 from freehold.settings import Sources
 
 TRIES = 4
-CHUNK = 1024 * 1024
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,10 +85,22 @@ def download(
 
 def _go_on(client: SyncClient, wanted: Wanted, part: Path, progress: Callable[[int], None]) -> None:
     have = part.stat().st_size if part.exists() else 0
-    if wanted.bytes is not None and have >= wanted.bytes:
-        progress(have)
-        return
+    while wanted.bytes is None or have < wanted.bytes:
+        done = _one_answer(client, wanted, part, have, progress)
+        if wanted.bytes is None or done >= wanted.bytes:
+            return
+        if done <= have:  # some servers close early without an error, but never at nothing
+            _stalled(wanted)
+        have = done
+    progress(have)
+
+
+def _one_answer(
+    client: SyncClient, wanted: Wanted, part: Path, have: int, progress: Callable[[int], None]
+) -> int:
+    """Append what one answer brings, every byte as it comes; return the bytes there are now."""
     request = client.get(wanted.url).header("accept-encoding", "identity")
+    request = request.streamed_read_buffer_limit(0)
     if have:
         request = request.header("range", f"bytes={have}-")
     with request.build_streamed() as response:
@@ -98,16 +109,14 @@ def _go_on(client: SyncClient, wanted: Wanted, part: Path, progress: Callable[[i
             raise Unavailable("unavailable.source", "the file has changed: run it again")
         _check_status(response, wanted)
         resumed = response.status == 206 and _starts_at(response, have)
+        done = have if resumed else 0
         with part.open("ab" if resumed else "wb") as file:
-            done = have if resumed else 0
-            while (chunk := response.body_reader.read(CHUNK)) is not None:
+            while (chunk := response.body_reader.read_chunk()) is not None:
                 done += file.write(chunk.to_bytes())
                 if wanted.bytes is not None and done > wanted.bytes:
                     break
                 progress(done)
-    if wanted.bytes is not None and done < wanted.bytes:
-        # Some servers close early without an error; the next try goes on from here.
-        _go_on(client, wanted, part, progress) if done > have else _stalled(wanted)
+    return done
 
 
 def _stalled(wanted: Wanted) -> None:

@@ -1,0 +1,71 @@
+"""What every engine promises; llama.cpp for real."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from freehold.builtin.engine_llamacpp import LlamaCpp
+from freehold.builtin.engine_openai import OpenAI
+from freehold.runtime import process
+from freehold.runtime.engine import Launch
+from tests.house import QUESTION, House, eventually
+
+SECRET = "a-secret-for-one-launch"
+LAUNCH = Launch(
+    deployment="d", engine="llamacpp", model="m", weights="x", context=1024, slots=1, threads=1
+)
+
+
+@pytest.fixture(scope="module")
+def running(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    folder = tmp_path_factory.mktemp("engine")
+    ready = folder / "ready"
+    command = LlamaCpp().command(LAUNCH, weights, SECRET, ready)
+    assert SECRET not in " ".join(command.argv)
+    identity = process.spawn(
+        command.argv, folder / "log", payload=command.payload, environment=dict(os.environ)
+    )
+    try:
+        yield eventually(lambda: ready.exists() and ready.read_text(), "it serves"), identity.pid
+    finally:
+        process.send(identity, signal.SIGKILL)
+
+
+def test_it_serves_on_loopback_under_its_secret(running: tuple[str, int], house: House) -> None:
+    url, _ = running
+    assert url.startswith("http://127.0.0.1:")
+    base = LlamaCpp().endpoint(url)
+    body = {"model": "m", "messages": QUESTION, "max_tokens": 2}
+    assert house.call("POST", "/chat/completions", body, key=SECRET, url=base).status == 200
+    assert house.call("POST", "/chat/completions", body, key="wrong", url=base).status == 401
+    assert house.call("POST", "/chat/completions", body, key=None, url=base).status == 401
+
+
+def test_its_secret_is_in_no_command_line(running: tuple[str, int]) -> None:
+    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert SECRET not in shown.stdout
+    assert SECRET.encode() not in Path(f"/proc/{running[1]}/environ").read_bytes()
+
+
+def test_a_broken_file_ends_the_child_with_words(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\0" * 100)
+    ready = tmp_path / "ready"
+    command = LlamaCpp().command(LAUNCH, broken, SECRET, ready)
+    identity = process.spawn(
+        command.argv, tmp_path / "log", payload=command.payload, environment=dict(os.environ)
+    )
+    eventually(lambda: not process.is_alive(identity), "it ended", 30)
+    assert not ready.exists()
+    assert (tmp_path / "log").read_text().strip()
+
+
+def test_an_endpoint_has_nothing_to_start(tmp_path: Path) -> None:
+    engine = OpenAI()
+    assert engine.command(LAUNCH, tmp_path, SECRET, tmp_path) is None
+    assert engine.endpoint("http://host/v1/") == "http://host/v1"
+    assert (engine.streams_only, LlamaCpp.streams_only) == (False, True)

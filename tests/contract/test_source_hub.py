@@ -1,0 +1,163 @@
+"""``source.hub`` against a local server that speaks the Hub's protocol."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from freehold.builtin.source_hub import Hub
+from freehold.errors import Forbidden, Invalid, Missing, Unavailable
+from freehold.models.source import Origin
+from freehold.settings import Sources
+from tests.house import House
+from tests.make_gguf import gguf
+from tests.servers import ranged, reply, serving
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODEL = gguf({"general.architecture": "llama", "general.name": "hub"})
+
+
+class Server:
+    """Answers ``/api/models/...`` and ``/.../resolve/...`` as the Hub does."""
+
+    def __init__(self) -> None:
+        self.files = {"m-Q4_K_M.gguf": MODEL, "m-Q8_0.gguf": b"x", "README.md": b"hello"}
+        self.gated = False
+        self.cuts: list[int] = []
+        self.asked: list[tuple[str, str | None]] = []
+        self.tokens: set[str | None] = set()
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0]
+        self.asked.append((path, request.headers.get("range")))
+        self.tokens.add(request.headers.get("authorization"))
+        if path.startswith("/api/models/org/m"):
+            self._info(request, path)
+        elif path.startswith(f"/org/m/resolve/{COMMIT}/"):
+            self._file(request, path.rpartition("/")[2])
+        else:
+            reply(request, 404, b"", {"x-error-code": "RepoNotFound"})
+
+    def _info(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        revision = path.partition("/revision/")[2]
+        if self.gated:
+            reply(request, 403, b"", {"x-error-code": "GatedRepo"})
+        elif revision not in ("", "main", COMMIT):
+            reply(request, 404, b"", {"x-error-code": "RevisionNotFound"})
+        else:
+            document = {
+                "id": "org/m", "sha": COMMIT, "cardData": {"license": "apache-2.0"},
+                "siblings": [{"rfilename": name} for name in self.files],
+            }  # fmt: skip
+            kind = {"content-type": "application/json"}
+            reply(request, 200, json.dumps(document).encode(), kind)
+
+    def _file(self, request: BaseHTTPRequestHandler, name: str) -> None:
+        data = self.files[name]
+        if request.command == "HEAD":
+            headers = {
+                "etag": f'"{hashlib.sha256(data).hexdigest()}"', "x-repo-commit": COMMIT,
+                "content-length": str(len(data)), "accept-ranges": "bytes",
+            }  # fmt: skip
+            reply(request, 200, data, headers)
+        else:
+            ranged(request, data, self.cuts.pop(0) if self.cuts else None)
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[Server, Hub]]:
+    server = Server()
+    with serving(server.handle) as url:
+        yield server, Hub(Sources(hub_endpoint=url, timeout=5))
+
+
+def fetch(hub: Hub, text: str, scratch: Path) -> object:
+    origin = hub.claims(text)
+    assert isinstance(origin, Origin)
+    return hub.fetch(origin, scratch, lambda *_: None)
+
+
+def test_a_file_at_its_commit(hub: tuple[Server, Hub], tmp_path: Path) -> None:
+    fetched = fetch(hub[1], "hf:org/m/m-Q4_K_M.gguf@main", tmp_path)
+    assert fetched.files["model.gguf"].read_bytes() == MODEL  # type: ignore[attr-defined]
+    assert fetched.resolved == f"hf:org/m/m-Q4_K_M.gguf@{COMMIT}"  # type: ignore[attr-defined]
+    assert fetched.licence == "apache-2.0"  # type: ignore[attr-defined]
+
+
+def test_the_usual_quantisation_is_chosen(hub: tuple[Server, Hub], tmp_path: Path) -> None:
+    fetched = fetch(hub[1], "hf:org/m", tmp_path)
+    assert fetched.name == "m-Q4_K_M"  # type: ignore[attr-defined]
+
+
+def test_a_download_that_broke_off_goes_on(hub: tuple[Server, Hub], tmp_path: Path) -> None:
+    server, source = hub
+    server.files["big.gguf"] = os.urandom(25_000_000)
+    server.cuts = [22_000_000]
+    for _ in range(3):
+        try:
+            fetched = fetch(source, "hf:org/m/big.gguf", tmp_path)
+            break
+        except Unavailable:
+            continue
+    data = fetched.files["model.gguf"].read_bytes()  # type: ignore[attr-defined]
+    assert data == server.files["big.gguf"]
+    ranges = [asked for path, asked in server.asked if path.endswith("big.gguf") and asked]
+    assert ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("hf:org/none", Missing),
+        ("hf:org/m/none.gguf", Missing),
+        ("hf:org/m@nothere", Missing),
+        ("hf:org", Invalid),
+        ("hf:org/m/../../etc/passwd", Missing),
+    ],
+)
+def test_what_is_not_there(
+    hub: tuple[Server, Hub], tmp_path: Path, text: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        fetch(hub[1], text, tmp_path)
+
+
+def test_a_gated_repository_says_how_to_get_in(hub: tuple[Server, Hub], tmp_path: Path) -> None:
+    hub[0].gated = True
+    with pytest.raises(Forbidden, match="accept its terms"):
+        fetch(hub[1], "hf:org/m", tmp_path)
+
+
+def test_the_token_is_sent_to_the_endpoint_and_is_in_no_error(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_secret")
+    server = Server()
+    with serving(server.handle) as url:
+        settings = Sources(hub_endpoint=url, hub_token=f"file:{tmp_path / 'token'}", timeout=5)
+        with pytest.raises(Missing) as caught:
+            fetch(Hub(settings), "hf:org/none", tmp_path)
+    assert "Bearer hf_secret" in server.tokens
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_offline_is_honoured(tmp_path: Path) -> None:
+    server = Server()
+    with serving(server.handle) as url:
+        house = House(tmp_path / "home", environment={"HF_HUB_OFFLINE": "1"})
+        house.home.mkdir()
+        (house.home / "freehold.toml").write_text(f'[sources]\nhub_endpoint = "{url}"\n')
+        told = house.run_cli("model", "import", "hf:org/m")
+        assert told.returncode == 1
+        assert "HF_HUB_OFFLINE is set" in told.stderr
+        assert server.asked == []
+        house.environment = {}
+        assert house.json("model", "import", "hf:org/m")["licence"] == "apache-2.0"
+
+
+def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+    gone = Hub(Sources(hub_endpoint="http://127.0.0.1:9", timeout=1))
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        fetch(gone, "hf:org/m", tmp_path)
