@@ -1,0 +1,114 @@
+"""The journal is durable before anybody goes on; the ledger counts each line once."""
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from freehold.errors import Unavailable
+from freehold.record.entry import Entry, encode
+from freehold.record.journal import Journal
+from freehold.record.ledger import records, take_in_journals, usage_since
+from freehold.store.database import Database
+
+
+def entry(number: int, **fields: object) -> Entry:
+    base = {"action": "completion:run", "outcome": "ok", "principal": "ann", "deployment": "d"}
+    return Entry(id=f"r{number}", at=1000.0 + number, **{**base, **fields})  # type: ignore[arg-type]
+
+
+async def test_what_is_acknowledged_is_in_the_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w", 1 << 20)
+    await asyncio.gather(*(journal.append(b"%d\n" % n) for n in range(500)))
+    text = next(tmp_path.glob("w-*.jsonl")).read_text()
+    assert text.split() == [str(n) for n in range(500)]
+    journal.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await journal.append(b"late\n")
+
+
+async def test_it_rotates(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w", 100)
+    for _ in range(20):
+        await journal.append(b"x" * 50 + b"\n")
+        await asyncio.sleep(0.002)
+    journal.close()
+    files = list(tmp_path.glob("*.jsonl"))
+    assert len(files) > 5
+    assert sum(path.stat().st_size for path in files) == 20 * 51
+
+
+async def test_a_full_disk_refuses_and_later_lines_are_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w", 1 << 20)
+    await journal.append(b"first\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, limits[1]))
+    try:
+        with pytest.raises(Unavailable, match="nothing is answered without a record"):
+            await journal.append(b"second\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    await journal.append(b"third\n")
+    journal.close()
+    assert next(tmp_path.glob("*.jsonl")).read_text() == "first\nthird\n"
+
+
+def test_a_kill_at_any_moment_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    code = """
+import asyncio, sys
+from pathlib import Path
+from freehold.record.journal import Journal
+async def main():
+    journal = Journal(Path(sys.argv[1]), "w", 1 << 30)
+    n = 0
+    while True:
+        await journal.append(b"%d\\n" % n)
+        print(n, flush=True)
+        n += 1
+asyncio.run(main())
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    seen = [int(child.stdout.readline()) for _ in range(200)]
+    os.kill(child.pid, signal.SIGKILL)
+    seen += [int(line) for line in child.stdout.read().split("\n") if line]
+    child.wait()
+    child.stdout.close()
+    written = next(tmp_path.glob("*.jsonl")).read_text().split("\n")
+    assert set(map(str, seen)) <= set(written)
+
+
+def test_each_line_counts_once(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    journal = tmp_path / "audit" / "w-1.jsonl"
+    journal.parent.mkdir()
+    lines = [
+        encode(entry(1, tokens_in=5, tokens_out=7, total_ms=2.0)),
+        encode(entry(2, tokens_in=1, outcome="failed")),
+        encode(entry(3, principal="bob")),
+        encode(entry(4, action="key:write")),
+    ]
+    journal.write_bytes(b"".join(lines) + b'{"id": "torn')
+    assert take_in_journals(database, journal.parent) == 4
+    assert take_in_journals(database, journal.parent) == 0
+    with journal.open("ab") as file:
+        file.write(b'"}\nnot json\n' + encode(entry(5, tokens_in=10)))
+    take_in_journals(database, journal.parent)
+    rows = {row.principal: row for row in usage_since(database, None)}
+    assert (rows["ann"].requests, rows["ann"].failed, rows["ann"].tokens_in) == (3, 1, 16)
+    assert rows["bob"].requests == 1
+    assert usage_since(database, "2999-01-01") == []
+    found = records(database, limit=10)
+    assert [record["id"] for record in found] == ["r5", "r4", "r3", "r2", "r1"]
+    assert [r["id"] for r in records(database, limit=1, before=1004.0)] == ["r3"]
+    assert [r["id"] for r in records(database, limit=9, principal="bob")] == ["r3"]
+    database.close()

@@ -1,0 +1,67 @@
+"""The schema and its migrations; what a damaged or newer file says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from freehold.errors import Broken, Invalid
+from freehold.store import migrations
+from freehold.store.database import HEAD, Database
+from freehold.store.tables import METADATA
+
+
+def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    database.close()
+    engine = create_engine(database.url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    engine.dispose()
+
+
+def test_head_is_the_newest_migration() -> None:
+    folder = Path(migrations.__file__).parent / "versions"
+    numbers = [re.match(r"\d+", path.name)[0] for path in folder.glob("0*.py")]  # type: ignore[index]
+    assert max(numbers) == HEAD
+
+
+def test_a_second_opening_changes_nothing(tmp_path: Path) -> None:
+    Database(tmp_path / "f.db").close()
+    database = Database(tmp_path / "f.db")
+    assert database.schema_version() == HEAD
+    database.close()
+
+
+def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(Invalid, match="newer Freehold"):
+        Database(tmp_path / "f.db")
+
+
+def test_garbage_is_named(tmp_path: Path) -> None:
+    (tmp_path / "f.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(Broken, match="restore it from a backup"):
+        Database(tmp_path / "f.db")
+
+
+def test_an_error_rolls_everything_back(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+
+    def fail() -> None:
+        with database.transaction() as connection:
+            connection.execute(text("INSERT INTO models VALUES ('m', 0)"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT count(*) FROM models")).scalar() == 0
+    database.close()
