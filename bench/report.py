@@ -1,0 +1,70 @@
+"""Keep what runs found, and write it down: ``bench/results.json``, ``bench/RESULTS.md``."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HERE = Path(__file__).parent
+KEPT = HERE / "results.json"
+TARGETS = {
+    "install": "at most 250 MB",
+    "answer": "first answer within 60 s with a warm package cache",
+    "memory": "control and gateway idle within 150 MB resident",
+    "gateway": "added latency and throughput beside LiteLLM",
+    "tokens": "at least 0.98 of the bare engine",
+    "import": "within 10 s and 150 MB over the interpreter",
+    "humaneval": "pass@1 equal to the bare engine's",
+}
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Put a part's result beside the others."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept[name] = {"day": time.strftime("%Y-%m-%d"), "machine": _machine(), **found}
+    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
+def write() -> None:
+    """Write the page."""
+    kept = json.loads(KEPT.read_text())
+    lines = [
+        "# Results",
+        "",
+        "Written by `make bench`. Runs are interleaved with the peer's on the same machine: trust "
+        "the ratios, not the absolute times.",
+        "",
+    ]
+    for name in [*TARGETS, *sorted(set(kept) - set(TARGETS))]:
+        if name not in kept:
+            continue
+        found = dict(kept[name])
+        lines += [f"## {name}", "", f"Target: {TARGETS.get(name, 'none')}.", ""]
+        lines += [f"{found.pop('day')}, {found.pop('machine')}.", "", "| | |", "|---|---|"]
+        lines += _rows(found)
+        lines.append("")
+    (HERE / "RESULTS.md").write_text("\n".join(lines))
+
+
+def _rows(found: dict[str, Any], before: str = "") -> list[str]:
+    rows: list[str] = []
+    for name, value in found.items():
+        label = f"{before}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            rows += _rows(value, f"{label}: ")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            rows.append(f"| {label} | {shown} |")
+    return rows
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}"
+    )
