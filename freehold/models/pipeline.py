@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.errors import Invalid
-from freehold.models.fetch import fetch
+from freehold.errors import FreeholdError, Invalid
+from freehold.models.fetch import find
 from freehold.models.gguf import read_header
 from freehold.models.manifest import Manifest, describe
 from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
@@ -47,9 +47,13 @@ def bring_in(
     """Fetch, check and register a model; return the version and whether it is new. Blocks."""
     if arrival.name is not None:
         check_name(arrival.name)
+    source, origin = find(shop.sources, arrival.source)
+    present = _present(arrival, origin, shop, progress)
+    if present is not None:
+        return present, False
     scratch = shop.scratch / hashlib.sha256(arrival.source.encode()).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    origin, fetched = fetch(shop.sources, arrival.source, scratch, progress)
+    fetched = source.fetch(origin, scratch, progress)
     weights = _weights(fetched)
     manifest = scan(weights, progress)
     artifact = _store(weights, fetched, arrival, origin, shop, progress)
@@ -67,6 +71,24 @@ def bring_in(
     registered = shop.registry.register(draft, now, by)
     shutil.rmtree(scratch, ignore_errors=True)
     return registered
+
+
+def _present(
+    arrival: Arrival, origin: Origin, shop: Workshop, progress: Progress
+) -> Version | None:
+    """Return the version this would become, when its pinned bytes are here, whole and named so."""
+    name, digest = arrival.name or origin.name, arrival.sha256 or origin.sha256
+    if name is None or digest is None or name not in shop.registry.names():
+        return None
+    versions = shop.registry.versions(name)
+    found = next((version for version in versions if version.row.digest == digest), None)
+    if found is None:
+        return None
+    try:
+        shop.blobs.verify(digest, lambda done, total: progress("verify", done, total))
+    except FreeholdError:  # missing or damaged: fetching it again puts it right
+        return None
+    return found
 
 
 def scan(weights: Path, progress: Progress) -> Manifest:

@@ -15,13 +15,15 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     ``source`` is a plugin id without its kind (``pypi``, ``hub``, ``folder``); ``location`` is that
     source's own notation; ``members`` lists archive members in the order to concatenate.
-    ``sha256`` is the digest of the finished file and ``bytes`` its size, when they are pinned.
+    ``sha256`` is the digest of the finished file and ``bytes`` its size, when they are pinned;
+    ``name`` is the model's, when the source knows it beforehand.
     """
 
     source: str
     location: str
     sha256: str | None = None
     bytes: int | None = None
+    name: str | None = None
     members: tuple[str, ...] = ()
 
 

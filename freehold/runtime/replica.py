@@ -81,11 +81,11 @@ def step(replica: Replica, event: Event, now: float) -> tuple[Replica, tuple[Act
     """Return the replica after an event, and what to do about it; odd events change nothing."""
     match replica.state, event:
         case (("idle" | "failed"), Want()):
-            return _enter(replica, "loading", now, reason=None, url=None), ("spawn",)
+            return _enter(replica, "loading", now, url=None), ("spawn",)
         case "loading", Spawned(pid=pid, started=started, secret=secret):
             return msgspec.structs.replace(replica, pid=pid, started=started, secret=secret), ()
         case "loading", Loaded(url=url):
-            return _enter(replica, "ready", now, url=url, used=now), ()
+            return _enter(replica, "ready", now, url=url, used=now, reason=None), ()
         case (("loading" | "ready"), Exited(reason=reason)):
             return _failed(replica, reason, now), ()
         case "draining", Exited() | Drained():

@@ -8,7 +8,7 @@ import pytest
 from freehold.builtin.source_catalog import Catalog
 from freehold.builtin.source_folder import Folder
 from freehold.errors import FreeholdError, Invalid, Missing, Unavailable
-from freehold.models.fetch import fetch
+from freehold.models.fetch import find
 from freehold.models.source import Origin, Source
 from freehold.plugins import open_kind
 from freehold.settings import Plugins, Sources
@@ -39,13 +39,14 @@ def test_each_text_is_claimed_by_one(sources: dict[str, Source]) -> None:
         assert [name for name, source in sources.items() if source.claims(text)] == [owner]
 
 
-def test_fetch_asks_the_one_that_claims(sources: dict[str, Source], tmp_path: Path) -> None:
+def test_the_one_that_claims_is_found(sources: dict[str, Source], tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(MODEL)
-    origin, fetched = fetch(sources, str(file), tmp_path / "scratch", quiet)
+    source, origin = find(sources, str(file))
+    fetched = source.fetch(origin, tmp_path / "scratch", quiet)
     assert (origin.source, fetched.moved) == ("folder", False)
     with pytest.raises(Missing, match="is no catalog name"):
-        fetch(sources, "nobody-knows-this", tmp_path, quiet)
+        find(sources, "nobody-knows-this")
 
 
 def test_a_folder_with_one_model(tmp_path: Path) -> None:

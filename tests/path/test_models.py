@@ -1,5 +1,6 @@
 """The path of a model: in, through, promoted, rolled back, gone."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.house import House, eventually
-from tests.make_gguf import tweak
+from tests.make_gguf import gguf, tweak
 
 Make = Callable[..., House]
+MODEL = gguf()
 
 
 def test_importing_the_same_twice_at_once_gives_one_version(
@@ -77,8 +79,8 @@ def test_show_tells_what_the_file_says(house: House) -> None:
     assert {d["kind"] for d in version["dependencies"]} == {"tokenizer"}
 
 
-def test_verify_finds_a_flipped_bit_and_nothing_loads_from_it(
-    new_house: Make, tmp_path: Path
+def test_a_flipped_bit_is_found_nothing_loads_from_it_and_an_import_heals_it(
+    new_house: Make, weights: Path
 ) -> None:
     house = new_house()
     blob = next((house.home / "blobs" / "sha256").glob("*/*"))
@@ -94,9 +96,38 @@ def test_verify_finds_a_flipped_bit_and_nothing_loads_from_it(
     house.start()
     eventually(lambda: house.deployment()["state"] == "failed", "refused to load")
     assert "has changed on disk" in house.deployment()["reason"]
-    answer = house.chat()
+    answer = eventually(
+        lambda: (found := house.chat()).error["code"] == "unavailable.engine_failed" and found,
+        "gateways know",
+    )
     assert answer.status == 503
     assert "cannot be loaded" in answer.error["message"]
+    house.cli("model", "import", str(weights), "--name", "smol")
+    eventually(lambda: house.deployment()["state"] == "ready", "healed")
+
+
+def test_pinned_bytes_that_are_here_are_not_fetched_again(new_house: Make, tmp_path: Path) -> None:
+    model, catalog = tmp_path / "tiny.gguf", tmp_path / "catalog.toml"
+    model.write_bytes(MODEL)
+    digest = hashlib.sha256(MODEL).hexdigest()
+    catalog.write_text(
+        f"""[[models]]
+name = "tiny"
+title = "Tiny"
+quantisation = "F32"
+licence = "none"
+notice = ""
+sha256 = "{digest}"
+bytes = {len(MODEL)}
+origins = [{{ source = "folder", location = "{model}" }}]
+"""
+    )
+    house = new_house(empty=True, settings=f'[sources]\ncatalog = "{catalog}"')
+    assert house.json("model", "import", "tiny")["new"]
+    model.unlink()
+    assert not house.json("model", "import", "tiny")["new"]
+    next((house.home / "blobs" / "sha256").glob("*/*")).unlink()
+    assert "no origin delivered tiny" in house.run_cli("model", "import", "tiny").stderr
 
 
 def test_what_is_in_use_is_not_removed(own_house: House) -> None:
