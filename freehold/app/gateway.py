@@ -14,7 +14,7 @@ import uvloop
 
 from freehold.gateway.follow import Follower
 from freehold.gateway.log import Log, configure_logging
-from freehold.gateway.pipeline import Parts
+from freehold.gateway.parts import Parts
 from freehold.gateway.recorded import Books
 from freehold.gateway.routes import application
 from freehold.gateway.server import serve

@@ -6,7 +6,7 @@ from pyreqwest.exceptions import PyreqwestError
 
 from freehold.errors import Unavailable
 from freehold.gateway.exchange import Exchange, Last, Whole
-from freehold.gateway.pipeline import Parts
+from freehold.gateway.parts import Parts
 
 PATIENCE = 60.0
 CLIENT = "x-freehold-client"

@@ -7,30 +7,27 @@ from typing import Any
 from freehold.errors import FreeholdError, Missing, WrongMethod
 from freehold.gateway.exchange import Exchange, Last, document
 from freehold.gateway.forward import forward
-from freehold.gateway.pipeline import Parts, complete, list_models
+from freehold.gateway.parts import Parts
+from freehold.gateway.pipeline import complete, list_models
 from freehold.gateway.recorded import recorded
 from freehold.gateway.wire import chat, completions, embeddings
+from freehold.gateway.wire.dialect import Dialect
 from freehold.record.entry import Entry
 
 Handler = Callable[[Exchange, Parts, Entry], Awaitable[Last]]
 
 
-async def _chat(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
-    return await complete(exchange, chat.read, parts, entry)
+def _completes(dialect: Dialect) -> Handler:
+    async def answer(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
+        return await complete(exchange, dialect, parts, entry)
 
-
-async def _completions(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
-    return await complete(exchange, completions.read, parts, entry)
-
-
-async def _embeddings(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
-    return await complete(exchange, embeddings.read, parts, entry)
+    return answer
 
 
 ROUTES: dict[str, tuple[str, str, Handler]] = {
-    "/v1/chat/completions": ("POST", "completion:run", _chat),
-    "/v1/completions": ("POST", "completion:run", _completions),
-    "/v1/embeddings": ("POST", "completion:run", _embeddings),
+    "/v1/chat/completions": ("POST", "completion:run", _completes(chat.DIALECT)),
+    "/v1/completions": ("POST", "completion:run", _completes(completions.DIALECT)),
+    "/v1/embeddings": ("POST", "completion:run", _completes(embeddings.DIALECT)),
     "/v1/models": ("GET", "model:read", list_models),
 }
 """Path to (method, action in the record, handler). ``/v1/models/NAME`` goes with ``/v1/models``."""

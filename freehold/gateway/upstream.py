@@ -1,6 +1,6 @@
 """Ask an engine: one request over HTTP, as a stream of events or as one document."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -36,7 +36,7 @@ class Upstream:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def events(self, call: Call, target: Target) -> AsyncIterator[list[bytes]]:
+    async def events(self, call: Call, target: Target) -> AsyncGenerator[list[bytes], None]:
         """Yield the data of the engine's events as they come, in batches; ends at ``[DONE]``.
 
         Raises ``EngineFault`` when the engine refuses the request, ``EngineLost`` when it cannot

@@ -4,7 +4,6 @@ The client's fields are kept as the raw JSON they were (``Raw``), so what we do 
 through untouched, numbers to the last digit.
 """
 
-from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -25,7 +24,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     ``prompts`` is how many prompts share the request, ``choices`` how many answers each gets.
     """
 
-    dialect: str
     task: str
     path: str
     model: str
@@ -66,7 +64,3 @@ def read_fields(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, Field
         raise Invalid("invalid.request", f"{text}{at}", param=path) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid("invalid.json", f"the body is not valid JSON: {error}") from error
-
-
-Read = Callable[[bytes], Call]
-Dialects = Mapping[str, Read]

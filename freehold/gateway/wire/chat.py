@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from freehold.gateway.wire.call import Call, StreamOptions, read_fields
+from freehold.gateway.wire.dialect import Dialect, untouched
+from freehold.gateway.wire.events import EventWriter
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -48,7 +50,6 @@ def read(body: bytes) -> Call:
     answer = request.max_completion_tokens or request.max_tokens or 0
     options = request.stream_options
     return Call(
-        dialect="chat",
         task="chat",
         path="/chat/completions",
         model=request.model,
@@ -59,3 +60,6 @@ def read(body: bytes) -> Call:
         fields=fields,
         choices=request.n or 1,
     )
+
+
+DIALECT = Dialect(name="chat", read=read, writer=EventWriter, render=untouched)

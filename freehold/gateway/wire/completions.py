@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 
 from freehold.gateway.wire.call import Call, StreamOptions, read_fields
+from freehold.gateway.wire.dialect import Dialect, untouched
+from freehold.gateway.wire.events import EventWriter
 
 Tokens = list[int]
 
@@ -36,7 +38,6 @@ def read(body: bytes) -> Call:
     prompt = request.prompt
     many = isinstance(prompt, list) and not all(isinstance(part, int) for part in prompt)
     return Call(
-        dialect="completions",
         task="completion",
         path="/completions",
         model=request.model,
@@ -48,3 +49,6 @@ def read(body: bytes) -> Call:
         prompts=len(prompt) if many else 1,
         choices=request.n or 1,
     )
+
+
+DIALECT = Dialect(name="completions", read=read, writer=EventWriter, render=untouched)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from freehold.gateway.wire.call import Call, read_fields
+from freehold.gateway.wire.dialect import Dialect, untouched
+from freehold.gateway.wire.events import EventWriter
 
 
 class Request(msgspec.Struct):
@@ -25,7 +27,6 @@ def read(body: bytes) -> Call:
     """Read and check a request."""
     request, fields = read_fields(body, _DECODER)
     return Call(
-        dialect="embeddings",
         task="embedding",
         path="/embeddings",
         model=request.model,
@@ -35,3 +36,6 @@ def read(body: bytes) -> Call:
         tokens=len(body) // 4 if isinstance(request.input, str) else 0,
         fields=fields,
     )
+
+
+DIALECT = Dialect(name="embeddings", read=read, writer=EventWriter, render=untouched)
