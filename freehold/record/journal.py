@@ -10,9 +10,15 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from freehold.errors import Unavailable
+
+Told = Callable[[str, int], None]
+"""Called on the loop, in the order of the file, before the waiter goes on: with the file's name
+and where the line ends in it, or with ``""`` and 0 when the line could not be written."""
 
 
 class Journal:
@@ -26,24 +32,29 @@ class Journal:
         self._directory = directory
         self._writer = writer
         self._segment_bytes = segment_bytes
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._waiting: list[_Line] = []
         self._wake = threading.Condition()
         self._closing = False
         self._descriptor = -1
+        self._name = ""
         self._length = 0
+        self._stamp = 0
         self._loop = asyncio.get_running_loop()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def append(self, line: bytes) -> asyncio.Future[None]:
-        """Queue a line; the future is done when it is on disk, or failed with ``Unavailable``."""
+    def append(self, line: bytes, told: Told | None = None) -> asyncio.Future[None]:
+        """Queue a line; the future is done when it is on disk, or failed with ``Unavailable``.
+
+        ``told`` hears of it first, always and once.
+        """
         future: asyncio.Future[None] = self._loop.create_future()
         with self._wake:
             if self._closing:
-                future.set_exception(_unavailable("the journal is closed"))
+                _settle([(line, future, told)], "", 0, _unavailable("the journal is closed"))
                 return future
-            self._waiting.append((line, future))
+            self._waiting.append((line, future, told))
             self._wake.notify()
         return future
 
@@ -65,8 +76,10 @@ class Journal:
                 batch, self._waiting = self._waiting, []
                 if not batch and self._closing:
                     return
-            failure = self._commit(b"".join(line for line, _ in batch))
-            self._loop.call_soon_threadsafe(_settle, [future for _, future in batch], failure)
+            data = b"".join(line for line, _, _ in batch)
+            failure = self._commit(data)
+            begin = self._length - len(data)
+            self._loop.call_soon_threadsafe(_settle, batch, self._name, begin, failure)
 
     def _commit(self, data: bytes) -> Unavailable | None:
         try:
@@ -75,7 +88,7 @@ class Journal:
             _write_all(self._descriptor, data)
             os.fdatasync(self._descriptor)
         except OSError as error:
-            self._forget_torn_write()
+            self._leave_segment()
             reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
             return _unavailable(f"the record cannot be written: {reason}")
         self._length += len(data)
@@ -85,8 +98,11 @@ class Journal:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        path = self._directory / f"{self._writer}-{time.time_ns() // 1_000_000}.jsonl"
+        # Later than the one before also when the clock was set back, or is not that fine.
+        self._stamp = max(self._stamp + 1, time.time_ns() // 1_000_000)
+        path = self._directory / f"{self._writer}-{self._stamp}.jsonl"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._name = path.name
         self._length = 0
         parent = os.open(self._directory, os.O_RDONLY)
         try:
@@ -94,14 +110,21 @@ class Journal:
         finally:
             os.close(parent)
 
-    def _forget_torn_write(self) -> None:
-        # Without this, the next line would be glued to half a line and both would be lost.
-        if self._descriptor >= 0:
-            try:
-                os.ftruncate(self._descriptor, self._length)
-            except OSError:
-                os.close(self._descriptor)
-                self._descriptor = -1
+    def _leave_segment(self) -> None:
+        """End a segment of which the last write failed; the next line begins another.
+
+        Its torn end may have been read already: lines written in its place would never be.
+        """
+        if self._descriptor < 0:
+            return
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, self._length)
+        with suppress(OSError):
+            os.close(self._descriptor)
+        self._descriptor = -1
+        if not self._length:  # a full disk shall not fill up with empty files
+            with suppress(OSError):
+                (self._directory / self._name).unlink()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -110,8 +133,14 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _settle(futures: list[asyncio.Future[None]], failure: Unavailable | None) -> None:
-    for future in futures:
+_Line = tuple[bytes, asyncio.Future[None], Told | None]
+
+
+def _settle(batch: list[_Line], name: str, end: int, failure: Unavailable | None) -> None:
+    for line, future, told in batch:
+        end += len(line)
+        if told is not None:
+            told(name if failure is None else "", end if failure is None else 0)
         if future.done():
             continue
         if failure is None:

@@ -1,27 +1,63 @@
 """From journals to tables: each durable line is counted exactly once."""
 
 import datetime
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from freehold.record.entry import Entry
+from freehold.record.spending import spending
 from freehold.store import ledger
 from freehold.store.database import Database
 from freehold.store.ledger import RecordRow, UsageRow
+from freehold.store.spending import journal_offsets
 
-BATCH = 4 * 1024 * 1024
+BATCH = 256 * 1024
+"""Bytes taken in at a time: others wait to write no longer than that takes."""
+FORGOTTEN_AT_ONCE = 1000
+
+_log = logging.getLogger("freehold.record")
 
 
-def take_in_journals(database: Database, directory: Path) -> int:
-    """Read what journals have gained since last time; return how many records that were."""
+def take_in_journals(database: Database, directory: Path, pause: float = 0.0) -> int:
+    """Read what journals have gained since last time; return how many records that were.
+
+    Between two batches others get ``pause`` seconds to write.
+    """
+    with database.reading() as connection:
+        offsets = journal_offsets(connection)
     taken = 0
     for path in sorted(directory.glob("*.jsonl")):
-        while count := _take_in_batch(database, path):
+        if _size(path) <= offsets.get(path.name, 0):
+            continue
+        while (count := _take_in_batch(database, path)) is not None:
             taken += count
+            time.sleep(pause)
     return taken
+
+
+def forget_old(database: Database, directory: Path, before: float, pause: float = 0.0) -> None:
+    """Delete records, and journals that are in the tables, from before a moment (epoch seconds)."""
+    with database.reading() as connection:
+        offsets = journal_offsets(connection)
+    for path in sorted(directory.glob("*.jsonl")):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if status.st_mtime < before and status.st_size <= offsets.get(path.name, 0):
+                path.unlink()
+                with database.transaction() as connection:
+                    ledger.forget_journal(connection, path.name)
+    while True:
+        with database.transaction() as connection:
+            gone = ledger.forget_records(connection, before, FORGOTTEN_AT_ONCE)
+        if gone < FORGOTTEN_AT_ONCE:
+            return
+        time.sleep(pause)
 
 
 def records(
@@ -34,7 +70,7 @@ def records(
     request: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return matching records, newest first."""
-    with database.transaction() as connection:
+    with database.reading() as connection:
         texts = ledger.recent_records(
             connection,
             limit=limit,
@@ -48,40 +84,49 @@ def records(
 
 def usage_since(database: Database, since: str | None) -> list[UsageRow]:
     """Return usage by UTC day, principal and deployment, from a day on."""
-    with database.transaction() as connection:
+    with database.reading() as connection:
         return ledger.usage(connection, since=since)
 
 
-def _take_in_batch(database: Database, path: Path) -> int:
-    size = path.stat().st_size
+def _take_in_batch(database: Database, path: Path) -> int | None:
+    """Take some lines in; return how many they were, None when there is no whole line left."""
     with database.transaction() as connection:
         offset = ledger.journal_offset(connection, path.name)
-        if size <= offset:
-            return 0
         with path.open("rb") as file:
             file.seek(offset)
-            data = file.read(BATCH)
+            data = file.read(BATCH) + file.readline()
         whole = data[: data.rfind(b"\n") + 1]
         if not whole:
-            return 0
-        entries = list(_entries(whole))
+            return None
+        entries = list(_entries(whole, path.name))
         ledger.take_in(
             connection,
             path.name,
             offset + len(whole),
             [_row(entry, text) for entry, text in entries],
-            [_usage(entry) for entry, _ in entries if entry.action == "completion:run"],
+            _usage(entry for entry, _ in entries if entry.action == "completion:run"),
+            spending(entry for entry, _ in entries),
         )
     return len(entries)
 
 
-def _entries(lines: bytes) -> Iterator[tuple[Entry, str]]:
-    for line in lines.splitlines():
+def _entries(lines: bytes, name: str) -> Iterator[tuple[Entry, str]]:
+    for line in lines.split(b"\n"):
         try:
-            yield msgspec.json.decode(line, type=Entry), line.decode()
+            if line:
+                yield msgspec.json.decode(line, type=Entry), line.decode()
+        except (msgspec.ValidationError, UnicodeDecodeError) as error:
+            _log.error("a record of %s cannot be in the tables, and stays there: %s", name, error)
         except msgspec.DecodeError:
             # A line torn by a full disk was never acknowledged, so nobody was answered on it.
             continue
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _row(entry: Entry, text: str) -> RecordRow:
@@ -96,15 +141,22 @@ def _row(entry: Entry, text: str) -> RecordRow:
     )
 
 
-def _usage(entry: Entry) -> UsageRow:
-    moment = datetime.datetime.fromtimestamp(entry.at, datetime.UTC)
-    return UsageRow(
-        day=moment.strftime("%Y-%m-%d"),
-        principal=entry.principal or "",
-        deployment=entry.deployment or "",
-        requests=1,
-        failed=int(entry.outcome != "ok"),
-        tokens_in=entry.tokens_in,
-        tokens_out=entry.tokens_out,
-        milliseconds=entry.total_ms,
-    )
+def _usage(entries: Iterable[Entry]) -> list[UsageRow]:
+    """Add entries up by day, principal and deployment."""
+    found: dict[tuple[str, str, str], UsageRow] = {}
+    for entry in entries:
+        day = datetime.datetime.fromtimestamp(entry.at, datetime.UTC).strftime("%Y-%m-%d")
+        name = (day, entry.principal or "", entry.deployment or "")
+        before = found.get(name) or UsageRow(
+            day=name[0], principal=name[1], deployment=name[2],
+            requests=0, failed=0, tokens_in=0, tokens_out=0, milliseconds=0.0,
+        )  # fmt: skip
+        found[name] = msgspec.structs.replace(
+            before,
+            requests=before.requests + 1,
+            failed=before.failed + int(entry.outcome != "ok"),
+            tokens_in=before.tokens_in + entry.tokens_in,
+            tokens_out=before.tokens_out + entry.tokens_out,
+            milliseconds=before.milliseconds + entry.total_ms,
+        )
+    return list(found.values())

@@ -14,8 +14,6 @@ import hashlib
 import mmap
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from freehold.errors import Broken, Unavailable
@@ -27,6 +25,34 @@ HEAD = 4096
 MAGIC = 0x46484231
 PATIENCE = 1.0
 _MAGIC, _SLOTS, _COUNT = 0, 1, 2
+
+
+class Lock:
+    """A lock between processes, on an open file; it falls with its holder."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait()
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            time.sleep(0.00002)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    text = "another process of this home holds the shared numbers and hangs"
+                    raise Unavailable("unavailable.board", text, retry_after=1) from None
 
 
 class Board:
@@ -42,7 +68,9 @@ class Board:
         self._names_at = HEAD
         self._cells_at = (HEAD + rows * NAME) // 8
         size = HEAD + rows * NAME + rows * slots * 8
+        self._path, self._size = path, size
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = Lock(self._descriptor)
         with self.lock():
             fresh = os.fstat(self._descriptor).st_size == 0
             if fresh:
@@ -51,31 +79,17 @@ class Board:
                 raise Broken("broken.board", f"{path} is of another size: stop, delete it, start")
             self._map = mmap.mmap(self._descriptor, size)
             self._numbers = memoryview(self._map).cast("q")
+            # Of its size, but not begun: whoever made it was killed at that moment.
+            fresh = fresh or self._numbers[_MAGIC] == 0
             if fresh:
                 self._numbers[_SLOTS] = slots
                 self._numbers[_MAGIC] = MAGIC
             elif (self._numbers[_MAGIC], self._numbers[_SLOTS]) != (MAGIC, slots):
                 raise Broken("broken.board", f"{path} is damaged: stop, delete it, start")
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> "Lock":
         """Hold the board alone. Never held over an await; ``Unavailable`` after a second."""
-        deadline = 0.0
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                now = time.monotonic()
-                deadline = deadline or now + PATIENCE
-                if now > deadline:
-                    text = "another process of this home holds the shared numbers and hangs"
-                    raise Unavailable("unavailable.board", text, retry_after=1) from None
-                time.sleep(0.00002)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return self._lock
 
     def row(self, name: str) -> int:
         """Return the row of a name, made on first use; do not call it while holding ``lock``."""
@@ -107,6 +121,11 @@ class Board:
         """Return one cell of a row, by default this process's own."""
         return self._numbers[self._cells_at + row * self.slots + self._of(slot)]
 
+    def view(self, row: int) -> memoryview:
+        """Return a row's cells as they stand; let go of it before ``close``."""
+        at = self._cells_at + row * self.slots
+        return self._numbers[at : at + self.slots]
+
     def add(self, row: int, amount: int) -> None:
         """Add to this process's own cell."""
         self._numbers[self._cells_at + row * self.slots + self.slot] += amount
@@ -120,6 +139,17 @@ class Board:
         first = self._cells_at + self._of(slot)
         for row in range(self._numbers[_COUNT]):
             self._numbers[first + row * self.slots] = 0
+
+    def is_whole(self) -> bool:
+        """Say whether the file is where it was, of the size it had, with its head intact."""
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        mine = os.fstat(self._descriptor)
+        if (there.st_ino, there.st_dev, mine.st_size) != (mine.st_ino, mine.st_dev, self._size):
+            return False
+        return (self._numbers[_MAGIC], self._numbers[_SLOTS]) == (MAGIC, self.slots)
 
     def close(self) -> None:
         """Let go of the file; its numbers stay."""

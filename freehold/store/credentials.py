@@ -16,6 +16,7 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     expires: float | None = None
     revoked: float | None = None
+    team: str | None = None
 
 
 def keys(connection: Connection) -> list[KeyRow]:

@@ -5,38 +5,59 @@ fsync, and nothing on the path of a request comes here.
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from freehold.errors import Broken, FreeholdError, Invalid, Unavailable
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration; a test compares it with the folder of migrations."""
 
 
 class Database:
-    """Open with ``Database(path)``; all reads and writes happen inside ``transaction()``."""
+    """Open with ``Database(path)``; writes happen in ``transaction()``, reads in ``reading()``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, migrate: bool = True) -> None:
+        """Open the file; without ``migrate`` its schema stays as it is."""
         self.path = path
-        self.url = f"sqlite:///{path}"
+        # Not as text: a path may hold what means something in a URL.
+        self.url = URL.create("sqlite", database=str(path))
         self._engine = create_engine(
             self.url, connect_args={"timeout": 10, "check_same_thread": False}
         )
+        # SQLite lets writers of one process starve each other; a lock does not.
+        self._turn = threading.Lock()
         event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin_immediate)
-        self._migrate()
+        event.listen(self._engine, "begin", _begin)
+        self._readers = self._engine.execution_options(reading=True)
+        if migrate:
+            self._migrate()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection whose work is committed at the end, or rolled back on any error."""
+        """Yield a connection whose work is committed at the end, or rolled back on any error.
+
+        It is the only writer meanwhile, from the start: others wait, up to 10 s.
+        """
+        with self._turn, self._begun(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection to read with: one state of everything, waiting for no writer."""
+        with self._begun(self._readers) as connection:
+            yield connection
+
+    @contextmanager
+    def _begun(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except OperationalError as error:
             raise _explained(error, self.path) from error
@@ -51,7 +72,7 @@ class Database:
 
     def schema_version(self) -> str | None:
         """Return the migration the file is at; None for a new one."""
-        with self.transaction() as connection:
+        with self.reading() as connection:
             known = connection.execute(
                 text("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
             ).first()
@@ -76,13 +97,14 @@ class Database:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy emits BEGIN itself, see _begin_immediate
+    connection.isolation_level = None  # we emit BEGIN ourselves, see _begin
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def _explained(error: OperationalError, path: Path) -> FreeholdError:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
+from freehold.store.spending import SpendingRow, add_spending
 from freehold.store.tables import JOURNALS, RECORDS, USAGE
 
 
@@ -46,27 +47,39 @@ def take_in(
     offset: int,
     records: Iterable[RecordRow],
     usage: Iterable[UsageRow],
+    spending: Iterable[SpendingRow] = (),
 ) -> None:
-    """Add records and usage and move the journal's offset, all in the caller's transaction."""
-    for record in records:
-        connection.execute(
-            insert(RECORDS).values(**msgspec.structs.asdict(record)).on_conflict_do_nothing()
-        )
-    for row in usage:
-        statement = insert(USAGE).values(**msgspec.structs.asdict(row))
+    """Add records, usage and spending and move the journal's offset, in one transaction."""
+    add_spending(connection, spending)
+    if rows := [msgspec.structs.asdict(record) for record in records]:
+        connection.execute(insert(RECORDS).on_conflict_do_nothing(), rows)
+    if rows := [msgspec.structs.asdict(row) for row in usage]:
+        statement = insert(USAGE)
         grown = {
-            column: USAGE.c[column] + getattr(statement.excluded, column)
+            column: USAGE.c[column] + statement.excluded[column]
             for column in ("requests", "failed", "tokens_in", "tokens_out", "milliseconds")
         }
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["day", "principal", "deployment"], set_=grown
-            )
+            ),
+            rows,
         )
     statement = insert(JOURNALS).values(name=name, offset=offset)
     connection.execute(
         statement.on_conflict_do_update(index_elements=["name"], set_={"offset": offset})
     )
+
+
+def forget_records(connection: Connection, before: float, most: int) -> int:
+    """Delete the oldest records from before a moment, at most so many; return how many."""
+    old = select(RECORDS.c.id).where(RECORDS.c.at < before).order_by(RECORDS.c.at).limit(most)
+    return connection.execute(delete(RECORDS).where(RECORDS.c.id.in_(old))).rowcount
+
+
+def forget_journal(connection: Connection, name: str) -> None:
+    """Delete what is known of a journal that is no more."""
+    connection.execute(delete(JOURNALS).where(JOURNALS.c.name == name))
 
 
 def recent_records(

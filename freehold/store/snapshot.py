@@ -19,6 +19,40 @@ class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
     principal: str
     role: str
     expires: float | None = None
+    team: str | None = None
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """At most ``amount`` of a measure for one subject and window.
+
+    ``scope`` is key, principal, team or deployment, ``name`` which one. ``measure`` is requests,
+    tokens_in, tokens_out, tokens, money or concurrency; money is in micro-units of the currency.
+    ``window`` is minute, day or month of the UTC calendar, or total: no window, a hard cap.
+    """
+
+    scope: str
+    name: str
+    measure: str
+    window: str
+    amount: int
+
+
+class Trust(msgspec.Struct, frozen=True):
+    """PEM files by path: the authorities an endpoint is held against, and who we are to it."""
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
+    """How long answers may take, in seconds; see the settings of the same names."""
+
+    connect: float = 3.0
+    headers: float = 300.0
+    first_token: float = 300.0
+    token: float = 60.0
+    total: float = 1800.0
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +60,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     ``url`` ends before ``/chat/completions``. ``key`` goes out as a bearer token. ``model`` is
     what the engine calls it. ``streams_only`` says that the engine notices a client that hangs up
-    only while it streams, so it is always asked to stream.
+    only while it streams, so it is always asked to stream. ``weight`` is how much faster it is
+    than one of weight 1. ``continues`` says how it goes on with an answer begun elsewhere:
+    ``prefill``, ``final_message``, or not at all.
     """
 
     replica: str
@@ -35,13 +71,21 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     streams_only: bool
     slots: int | None = None
+    weight: float = 1.0
+    trust: Trust | None = None
+    continues: str | None = None
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment as gateways see it.
 
     ``state``: ready, loading, idle (loads on the first request), failed or missing; ``progress``
-    is 0 to 1 while loading; ``reason`` says why it is not ready. ``context`` is in tokens.
+    is 0 to 1 while loading; ``reason`` says why it is not ready. ``context`` is in tokens. Prices
+    are in micro-units of the currency for a million tokens; ``slots`` is how many requests all
+    targets together answer at once, None when nobody knows.
+    ``cache_seconds`` is how long answers are kept, 0 for not at all; ``cache_any`` keeps those of
+    calls that are no function of their request too. ``setup`` differs when launch settings do.
+    A second replica is asked too when the first has produced nothing for ``hedge_ms`` milliseconds.
     """
 
     deployment: str
@@ -58,11 +102,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     progress: float = 0.0
     reason: str | None = None
     fallbacks: tuple[str, ...] = ()
+    price_in: int = 0
+    price_out: int = 0
+    slots: int | None = None
+    cache_seconds: float = 0.0
+    cache_any: bool = False
+    setup: str = ""
     targets: tuple[Target, ...] = ()
+    deadlines: Deadlines = Deadlines()
+    hedge_ms: int | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All a gateway needs. ``keys`` is by keyed hash in hex, ``routes`` by deployment name.
+    """All a gateway needs. ``keys`` is by keyed hash in hex, ``routes`` by deployment name,
+    ``limits`` by ``SCOPE:NAME``.
 
     ``ready`` says that control has come up and every deployment with it, as far as it could.
     """
@@ -71,13 +124,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     keys: dict[str, KeyGrant] = {}
     routes: dict[str, Route] = {}
+    limits: dict[str, tuple[Limit, ...]] = {}
     control_url: str = ""
     control_secret: str = ""
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Replace the file in one step; mode 0600."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(snapshot))

@@ -4,6 +4,7 @@ A change here needs a migration in ``migrations/versions``; a test compares the 
 """
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKeyConstraint,
@@ -44,6 +45,13 @@ VERSIONS = Table(
     PrimaryKeyConstraint("model", "number"),
     ForeignKeyConstraint(["model"], ["models.name"], ondelete="CASCADE"),
     UniqueConstraint("model", "digest"),
+)
+
+NUMBERS = Table(
+    "numbers",
+    METADATA,
+    Column("model", String, primary_key=True),
+    Column("highest", Integer, nullable=False),
 )
 
 ARTIFACTS = Table(
@@ -126,6 +134,33 @@ KEYS = Table(
     Column("created", Float, nullable=False),
     Column("expires", Float),
     Column("revoked", Float),
+    Column("team", String),
+)
+
+LIMITS = Table(
+    "limits",
+    METADATA,
+    Column("scope", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("measure", String, nullable=False),
+    Column("window", String, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("updated", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
+    PrimaryKeyConstraint("scope", "name", "measure", "window"),
+)
+
+SPENDING = Table(
+    "spending",
+    METADATA,
+    Column("scope", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("period", String, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens_in", BigInteger, nullable=False),
+    Column("tokens_out", BigInteger, nullable=False),
+    Column("money", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "name", "period"),
 )
 
 JOURNALS = Table(

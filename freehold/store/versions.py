@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from freehold.store.tables import (
     ALIAS_MOVES,
@@ -11,6 +12,7 @@ from freehold.store.tables import (
     DEPENDENCIES,
     LAUNCH_SETTINGS,
     MODELS,
+    NUMBERS,
     VERSIONS,
 )
 
@@ -79,6 +81,11 @@ def add_version(
     if known is None:
         connection.execute(insert(MODELS).values(name=row.model, created=row.created))
     connection.execute(insert(VERSIONS).values(**msgspec.structs.asdict(row)))
+    connection.execute(
+        upsert(NUMBERS)
+        .values(model=row.model, highest=row.number)
+        .on_conflict_do_update(index_elements=["model"], set_={"highest": row.number})
+    )
     of = {"model": row.model, "number": row.number}
     for artifact in artifacts:
         connection.execute(insert(ARTIFACTS).values(**of, **msgspec.structs.asdict(artifact)))
@@ -87,10 +94,8 @@ def add_version(
 
 
 def next_number(connection: Connection, model: str) -> int:
-    """Return the number after the highest that the model ever had among what is kept."""
-    highest = connection.execute(
-        select(func.max(VERSIONS.c.number)).where(VERSIONS.c.model == model)
-    ).scalar()
+    """Return the number after the highest that a model of this name ever had."""
+    highest = connection.execute(select(NUMBERS.c.highest).where(NUMBERS.c.model == model)).scalar()
     return (highest or 0) + 1
 
 

@@ -5,9 +5,7 @@ from sqlalchemy import create_engine
 
 from freehold.store.tables import METADATA
 
-URL = context.config.get_main_option("sqlalchemy.url")
-assert URL is not None
-ENGINE = create_engine(URL)
+ENGINE = create_engine(context.config.attributes["url"])
 with ENGINE.connect() as connection:
     context.configure(connection=connection, target_metadata=METADATA, render_as_batch=True)
     connection.exec_driver_sql("BEGIN IMMEDIATE")

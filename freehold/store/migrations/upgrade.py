@@ -4,11 +4,12 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import URL
 
 
-def upgrade(url: str) -> None:
+def upgrade(url: URL) -> None:
     """Run every migration that the database at ``url`` has not seen."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    config.attributes["url"] = url
     command.upgrade(config, "head")

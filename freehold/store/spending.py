@@ -1,0 +1,74 @@
+"""Rows of what was spent, by subject and period: the durable truth behind the shared counters.
+
+A period is a UTC minute (``2026-01-31T23:59``) or day (``2026-01-31``). Months and totals are sums
+of days.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from freehold.store.tables import JOURNALS, SPENDING
+
+_DAY = len("2026-01-31")
+_AMOUNTS = ("requests", "tokens_in", "tokens_out", "money")
+
+
+class SpendingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one subject spent in one period; money in micro-units."""
+
+    scope: str
+    name: str
+    period: str
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    money: int
+
+
+def add_spending(connection: Connection, rows: Iterable[SpendingRow]) -> None:
+    """Add to what is there."""
+    values = [msgspec.structs.asdict(row) for row in rows]
+    if not values:
+        return
+    statement = insert(SPENDING)
+    grown = {name: SPENDING.c[name] + statement.excluded[name] for name in _AMOUNTS}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["scope", "name", "period"], set_=grown),
+        values,
+    )
+
+
+def spent(connection: Connection, scope: str, name: str, period: str) -> tuple[int, int, int, int]:
+    """Return (requests, tokens in, tokens out, money) of a minute, a day, a month or, ``""``, all.
+
+    A month is written ``2026-01``.
+    """
+    sums = [func.coalesce(func.sum(SPENDING.c[column]), 0) for column in _AMOUNTS]
+    statement = select(*sums).where(SPENDING.c.scope == scope, SPENDING.c.name == name)
+    if len(period) >= _DAY:
+        statement = statement.where(SPENDING.c.period == period)
+    else:
+        statement = statement.where(
+            func.length(SPENDING.c.period) == _DAY, SPENDING.c.period.startswith(period)
+        )
+    requests, tokens_in, tokens_out, money = connection.execute(statement).one()
+    return requests, tokens_in, tokens_out, money
+
+
+def newest_period(connection: Connection, scope: str, name: str, length: int) -> str:
+    """Return the last period of a subject of so many characters, as of its start; ``""``: none."""
+    statement = select(func.max(SPENDING.c.period)).where(
+        SPENDING.c.scope == scope,
+        SPENDING.c.name == name,
+        func.length(SPENDING.c.period) == length,
+    )
+    return connection.execute(statement).scalar() or ""
+
+
+def journal_offsets(connection: Connection) -> Mapping[str, int]:
+    """Return how many bytes of each journal are in the tables."""
+    rows = connection.execute(select(JOURNALS.c.name, JOURNALS.c.offset))
+    return {name: offset for name, offset in rows}  # noqa: C416 - rows are not tuples of two
