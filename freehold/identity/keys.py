@@ -25,6 +25,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     role: str
     key: str
+    team: str | None = None
 
 
 def mint() -> tuple[str, str]:
@@ -60,15 +61,19 @@ def authenticate(
             "unauthenticated.expired_key",
             f"the API key {grant.id} has expired: ask an administrator for a new one",
         )
-    return Principal(name=grant.principal, role=grant.role, key=grant.id)
+    return Principal(name=grant.principal, role=grant.role, key=grant.id, team=grant.team)
 
 
-def read_pepper(path: Path) -> bytes:
-    """Return the home's secret for keyed hashes, made on first use (32 bytes, mode 0600)."""
+def read_pepper(path: Path, *, fresh: bool = False) -> bytes:
+    """Return the home's secret for keyed hashes (32 bytes, mode 0600); made in a ``fresh`` home."""
     try:
         pepper = path.read_bytes()
     except FileNotFoundError:
-        return _make_pepper(path)
+        if fresh:
+            return _make_pepper(path)
+        raise Broken(
+            "broken.pepper", f"{path} is gone: restore it from a backup, or no key works"
+        ) from None
     if len(pepper) != 32:
         raise Broken(
             "broken.pepper", f"{path} must hold 32 bytes: restore it from a backup, or no key works"
@@ -78,11 +83,21 @@ def read_pepper(path: Path) -> bytes:
 
 def _make_pepper(path: Path) -> bytes:
     pepper = secrets.token_bytes(32)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pepper)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    sync_directory(path.parent)
     return pepper
+
+
+def sync_directory(path: Path) -> None:
+    """Make what a directory lists durable: a file's new name is not, before that."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,10 +13,14 @@ PERMISSIONS = MappingProxyType(
         "model:remove": "remove models and versions",
         "deployment:read": "see deployments and their replicas",
         "deployment:write": "deploy, undeploy and apply documents",
+        "gateway:restart": "put settings and certificates in force, and replace the gateways",
         "key:read": "see keys (never their secrets)",
         "key:write": "create and revoke keys",
+        "limit:read": "see limits and what is used of them",
+        "limit:write": "set and remove limits",
         "usage:read": "see everybody's usage",
         "audit:read": "read the record of requests and acts",
+        "metrics:read": "read the numbers of the whole house, for scrapers",
     }
 )
 """Every permission and what it allows."""
@@ -29,7 +33,10 @@ _OPERATOR = frozenset(
         "model:remove",
         "deployment:read",
         "deployment:write",
+        "limit:read",
+        "gateway:restart",
         "usage:read",
+        "metrics:read",
     }
 )
 
@@ -39,7 +46,15 @@ ROLES = MappingProxyType(
         "operator": _OPERATOR,
         "developer": frozenset({"completion:run", "model:read", "deployment:read"}),
         "auditor": frozenset(
-            {"model:read", "deployment:read", "key:read", "usage:read", "audit:read"}
+            {
+                "model:read",
+                "deployment:read",
+                "key:read",
+                "limit:read",
+                "usage:read",
+                "audit:read",
+                "metrics:read",
+            }
         ),
     }
 )

@@ -16,6 +16,12 @@ from freehold.store.snapshot import Route
 
 AUTO = "auto"
 PLACES = ("local", "site", "cloud")
+_ABLE = {
+    "chat": ("chat",),
+    "completion": ("chat", "completion"),
+    "embedding": ("embedding",),
+    "rerank": ("rerank",),
+}
 _STATES = {"ready": 0, "loading": 1, "idle": 2}
 
 
@@ -31,8 +37,8 @@ def choose(
 ) -> tuple[Choice, ...]:
     """Return at least one choice, best first.
 
-    ``task`` is ``chat``, ``completion`` or ``embedding``; ``tokens`` is an estimate of what the
-    call needs of the context, 0 when unknown.
+    ``task`` is ``chat``, ``completion``, ``embedding`` or ``rerank``; ``tokens`` is an estimate of
+    what the call needs of the context, 0 when unknown.
     """
     if requested == AUTO:
         return _automatic(task, tokens, routes)
@@ -51,8 +57,7 @@ def _automatic(task: str, tokens: int, routes: Mapping[str, Route]) -> tuple[Cho
         route
         for route in routes.values()
         if route.state in _STATES
-        and (task == "embedding") == (route.task == "embedding")
-        and (task != "chat" or route.task == "chat")
+        and route.task in _ABLE[task]
         and (route.context is None or tokens <= route.context)
     ]
     if not able:
