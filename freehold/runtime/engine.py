@@ -5,12 +5,15 @@ from typing import Protocol
 
 import msgspec
 
+from freehold.store.snapshot import Trust
+
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides how one replica runs; two equal launches are interchangeable.
 
     ``weights`` is a digest (local engines), ``url`` an endpoint (remote ones). ``context`` and
     ``slots`` are in tokens and parallel requests; ``bytes`` is the memory it is expected to take.
+    ``weight`` is its speed beside the deployment's other replicas.
     """
 
     deployment: str
@@ -21,10 +24,12 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None = None
     url: str | None = None
     upstream_key: str | None = None
+    trust: Trust | None = None
     context: int = 0
     slots: int = 1
     threads: int = 0
     bytes: int = 0
+    weight: float = 1.0
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +42,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 class Engine(Protocol):
     """A kind of engine.
 
-    ``streams_only``: it notices a client that hung up only while it streams.
+    ``streams_only``: it notices a client that hung up only while it streams. ``continues``: how it
+    goes on with an answer begun elsewhere; ``prefill`` where a last message of the assistant is
+    simply continued, ``final_message`` where ``continue_final_message`` must say so, or None.
     """
 
     streams_only: bool
+    continues: str | None
 
     def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> Command | None:
         """Return the process to start, or None when there is nothing to start.

@@ -4,19 +4,24 @@ Gateways share one listening socket. When control was killed and has come back i
 that socket any more; the gateways that went on serving do, and give it to control on request.
 """
 
+import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PATIENCE = 2.0
+LONGEST = 90
+"""Bytes of a path that every system takes as the address of a socket."""
 
 
 def offer(listener: socket.socket, path: Path) -> None:
     """Give ``listener`` to whoever connects to ``path``, for the life of the process."""
     path.unlink(missing_ok=True)
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.bind(str(path))
+    with _address(path) as address:
+        door.bind(address)
     path.chmod(0o600)
     door.listen(4)
 
@@ -35,7 +40,8 @@ def receive(path: Path) -> socket.socket | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as guest:
         guest.settimeout(PATIENCE)
         try:
-            guest.connect(str(path))
+            with _address(path) as address:
+                guest.connect(address)
             _, descriptors, _, _ = socket.recv_fds(guest, 1, 1)
         except OSError:
             return None
@@ -44,3 +50,16 @@ def receive(path: Path) -> socket.socket | None:
     listener = socket.socket(fileno=descriptors[0])
     listener.set_inheritable(True)
     return listener
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Yield an address for a socket file; a long path is reached through its open directory."""
+    if len(os.fsencode(path)) <= LONGEST:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

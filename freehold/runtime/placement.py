@@ -60,7 +60,7 @@ def place(
                 f"needs {_gib(need)} GiB of memory and engines may use {_gib(room)} GiB: "
                 "choose a smaller model or context, or raise runtime.memory"
             )
-        elif need <= free:
+        elif need <= 0 or need <= free:  # what others hold is nothing to an endpoint
             load.append(replica_id)
             free -= need
         else:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +18,10 @@ import msgspec
 from pyreqwest.client import Client
 from pyreqwest.exceptions import PyreqwestError
 
-from freehold.errors import FreeholdError
+from freehold.errors import FreeholdError, Missing
 from freehold.runtime import process
 from freehold.runtime.engine import Engine, Launch
+from freehold.runtime.notes import Notes
 from freehold.runtime.placement import place
 from freehold.runtime.process import Identity
 from freehold.runtime.replica import (
@@ -49,14 +51,15 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What gateways report: requests running by replica, last use by replica (epoch seconds).
+    """What gateways report: requests running by replica, last use by replica (monotonic seconds).
 
-    ``settled`` says that every gateway has seen the newest snapshot: only then does "no request
-    runs there" mean that none will come.
+    ``settled`` says that every gateway has seen the newest snapshot, which has ``offered`` replicas
+    to requests: only then does "no request runs there" mean that none will come to the others.
     """
 
     inflight: Mapping[str, int] = {}
     used: Mapping[str, float] = {}
+    offered: frozenset[str] = frozenset()
     settled: bool = True
 
 
@@ -79,7 +82,7 @@ class Pool:
         self._engines = engines
         self._weights = weights
         self._directory = directory
-        self._logs = logs
+        self._notes = Notes(directory, logs)
         self._settings = settings
         self._client = client
         self._environment = dict(environment)
@@ -89,6 +92,8 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probed: dict[str, float] = {}
         self._lost: dict[str, int] = {}
+        # Of its own: reading weights waits for no other work, and no other work for it.
+        self._readers = ThreadPoolExecutor(2, "weights")
         self.room = settings.memory or int(process.machine_memory() * settings.memory_share)
 
     def adopt(self, now: float) -> None:
@@ -101,7 +106,11 @@ class Pool:
                     self.replicas[replica.id] = replica
                     self._observe(replica.id, now)
                     continue
-            self._forget(path.stem)
+            self._notes.forget(path.stem)
+        known = {replica.pid for replica in self.replicas.values()}
+        for identity in process.owned_by(self._directory):
+            if identity.pid not in known:
+                process.send(identity, signal.SIGKILL)
 
     def wake(self, deployment: str) -> None:
         """A request or an operator waits for this deployment: load it, make room if need be."""
@@ -114,11 +123,14 @@ class Pool:
             self._observe(replica_id, now)
         for replica_id, used in load.used.items():
             self._touch(replica_id, used)
+        self._notes.write_again(self.replicas)
+        # First of all: what leaves in this very step, no gateway has heard of.
+        self._end_drained(load, now)
         wishes = {wish.deployment: wish for wish in desired}
         self._match_launches(wishes, now)
         self._unload_idle(wishes, load, now)
         self._place(wishes, load, now)
-        self._end_drained(load, now)
+        self._bury()
 
     def replicas_of(self, deployment: str) -> list[Replica]:
         """Return a deployment's replicas that are not on their way out."""
@@ -146,22 +158,41 @@ class Pool:
         """Return the bytes a replica's process holds in memory now."""
         return process.resident_of(replica.pid) if replica.pid is not None else 0
 
-    async def probe(self, now: float) -> None:
-        """Ask each ready local engine for its health; one that stays silent is taken for lost."""
+    def probe(self, now: float) -> None:
+        """Ask each ready local engine for its health; one that stays silent is taken for lost.
+
+        The questions are on their way when this returns: no engine waits for another's answer.
+        """
+        for known in self._probed.keys() - self.replicas.keys():
+            del self._probed[known]
+            self._lost.pop(known, None)
         for replica in list(self.replicas.values()):
             if replica.state != "ready" or replica.pid is None:
                 continue
-            if now - self._probed.get(replica.id, replica.since) < PROBE_EVERY:
-                continue
-            self._probed[replica.id] = now
-            if await self._answers(replica):
-                self._lost.pop(replica.id, None)
-                continue
-            self._lost[replica.id] = self._lost.get(replica.id, 0) + 1
-            if self._lost[replica.id] >= PROBES_LOST:
-                self._lost.pop(replica.id)
-                process.send(_identity(replica), signal.SIGKILL)
-                self._apply(replica.id, Exited("stopped answering its health check"), now)
+            if now - self._probed.get(replica.id, replica.since) >= PROBE_EVERY:
+                self._probed[replica.id] = now
+                self._run(self._look(replica))
+
+    def _engine(self, launch: Launch) -> Engine:
+        engine = self._engines.get(launch.engine)
+        if engine is None:
+            text = f"there is no engine {launch.engine}: allow its plugin, or deploy otherwise"
+            raise Missing("missing.engine", text)
+        return engine
+
+    async def _look(self, replica: Replica) -> None:
+        if await self._answers(replica):
+            self._lost.pop(replica.id, None)
+            return
+        current = self.replicas.get(replica.id)
+        if current is None or current.pid != replica.pid:
+            return
+        self._lost[replica.id] = self._lost.get(replica.id, 0) + 1
+        if self._lost[replica.id] >= PROBES_LOST:
+            self._lost.pop(replica.id)
+            process.send(_identity(replica), signal.SIGKILL)
+            reason = "stopped answering its health check"
+            self._apply(replica.id, Exited(reason), self._clock())
 
     def stop_all(self) -> None:
         """End every engine process: a clean shutdown, not a restart of control."""
@@ -170,8 +201,15 @@ class Pool:
         for replica in self.replicas.values():
             if replica.pid is not None:
                 process.send(_identity(replica), signal.SIGKILL)
-            self._forget(replica.id)
+            self._notes.forget(replica.id)
         self.replicas.clear()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def leave_all(self) -> None:
+        """Let engine processes run on without us."""
+        for task in self._tasks:
+            task.cancel()
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _match_launches(self, wishes: Mapping[str, Desired], now: float) -> None:
         """Create what is missing; drain what nobody wants once its successor can answer."""
@@ -235,12 +273,16 @@ class Pool:
     def _end_drained(self, load: Load, now: float) -> None:
         for replica in list(self.replicas.values()):
             if replica.state == "draining":
-                quiet = load.settled and not load.inflight.get(replica.id)
+                left = load.settled and replica.id not in load.offered
+                quiet = left and not load.inflight.get(replica.id)
                 overdue = now - replica.since >= self._settings.drain_timeout
                 if quiet or overdue:
                     self._apply(replica.id, Drained(), now)
-            if self.replicas[replica.id].state == "stopped":
-                self._forget(replica.id)
+
+    def _bury(self) -> None:
+        for replica in list(self.replicas.values()):
+            if replica.state == "stopped":
+                self._notes.forget(replica.id)
                 del self.replicas[replica.id]
 
     def _sleep(self, replica: Replica, now: float) -> None:
@@ -255,6 +297,7 @@ class Pool:
 
     def _touch(self, replica_id: str, used: float) -> None:
         replica = self.replicas.get(replica_id)
+        used = min(used, self._clock())
         if replica is not None and used > replica.used:
             self.replicas[replica_id] = msgspec.structs.replace(replica, used=used)
 
@@ -264,10 +307,10 @@ class Pool:
         if replica.pid is None:
             return
         if not process.is_alive(_identity(replica)):
-            self._apply(replica_id, Exited(self._last_words(replica)), now)
+            self._apply(replica_id, Exited(self._notes.last_words(replica)), now)
         elif replica.state == "loading":
             with suppress(OSError, UnicodeDecodeError):
-                url = self._ready_file(replica_id).read_text(encoding="ascii").strip()
+                url = self._notes.ready_file(replica_id).read_text(encoding="ascii").strip()
                 self._apply(replica_id, Loaded(url), now)
                 return
             if now - replica.since > self._settings.load_timeout:
@@ -287,20 +330,21 @@ class Pool:
             elif before.pid is not None:
                 process.send(_identity(before), signal.SIGKILL)
         if after.pid is not None:
-            process.write_private(self._record(replica_id), after)
+            self._notes.write(after)
         elif before.pid is not None:
-            self._forget(replica_id)
+            self._notes.forget(replica_id)
 
     async def _spawn(self, replica: Replica) -> None:
         """Verify the weights and start the process; every failure becomes ``Exited``."""
         launch = replica.launch
         secret = secrets.token_urlsafe(24)
-        ready = self._ready_file(replica.id)
+        ready = self._notes.ready_file(replica.id)
         try:
-            engine = self._engines[launch.engine]
+            engine = self._engine(launch)
             weights = Path()
             if launch.weights is not None:
-                weights = await asyncio.to_thread(self._weights, launch.weights)
+                loop = asyncio.get_running_loop()
+                weights = await loop.run_in_executor(self._readers, self._weights, launch.weights)
             command = engine.command(launch, weights, secret, ready)
             if command is None:
                 self._apply(replica.id, Spawned(None, None, None), self._clock())
@@ -309,12 +353,13 @@ class Pool:
             ready.unlink(missing_ok=True)
             identity = process.spawn(
                 command.argv,
-                self._log(replica),
+                self._notes.log(replica),
                 payload=command.payload,
                 environment=self._environment,
+                owner=self._directory,
             )
-        except (FreeholdError, OSError, KeyError) as error:
-            self._apply(replica.id, Exited(str(error)), self._clock())
+        except Exception as error:  # noqa: BLE001 - an engine may be anybody's: it fails alone
+            self._apply(replica.id, Exited(_why(error)), self._clock())
             return
         current = self.replicas.get(replica.id)
         if current is None or current.state != "loading":
@@ -335,25 +380,10 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _last_words(self, replica: Replica) -> str:
-        lines: list[str] = []
-        with suppress(OSError):
-            lines = self._log(replica).read_bytes()[-2000:].decode("utf-8", "replace").split("\n")
-        told = [line for line in lines if " E " in line or "rror" in line]
-        return f"the engine ended: {told[-1].strip()[:300]}" if told else "the engine ended"
 
-    def _record(self, replica_id: str) -> Path:
-        return self._directory / f"{replica_id}.json"
-
-    def _ready_file(self, replica_id: str) -> Path:
-        return self._directory / f"{replica_id}.ready"
-
-    def _log(self, replica: Replica) -> Path:
-        return self._logs / f"engine-{replica.launch.deployment}.log"
-
-    def _forget(self, replica_id: str) -> None:
-        self._record(replica_id).unlink(missing_ok=True)
-        self._ready_file(replica_id).unlink(missing_ok=True)
+def _why(error: Exception) -> str:
+    named = isinstance(error, FreeholdError | OSError)
+    return str(error) if named else f"{type(error).__name__}: {error}"
 
 
 def _identity(replica: Replica) -> Identity:

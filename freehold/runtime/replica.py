@@ -26,7 +26,10 @@ STEADY_AFTER = 60.0
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica. ``since`` is when it entered its state, ``used`` its last request (epoch)."""
+    """One replica. ``since`` is when it entered its state, ``used`` its last request.
+
+    Times are in seconds of the machine's monotonic clock: the wall clock may be set.
+    """
 
     id: str
     launch: Launch
@@ -36,7 +39,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     retry_at: float = 0.0
     pid: int | None = None
-    started: float | None = None
+    started: str | None = None
     url: str | None = None
     secret: str | None = None
     reason: str | None = None
@@ -50,7 +53,7 @@ class Spawned(msgspec.Struct, frozen=True):
     """Its process was started. ``started`` tells a process from a later one with its number."""
 
     pid: int | None
-    started: float | None
+    started: str | None
     secret: str | None
 
 

@@ -1,0 +1,12 @@
+"""What goes on in a gateway process, as it tells control."""
+
+import msgspec
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Open connections, requests under way, tasks of the event loop; whether it takes no more."""
+
+    connections: int = 0
+    requests: int = 0
+    tasks: int = 0
+    draining: bool = False
