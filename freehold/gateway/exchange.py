@@ -3,16 +3,25 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 
-from freehold.errors import Invalid, TooLarge
+from freehold.errors import Invalid, TooLarge, TooLate
+from freehold.gateway.attendance import Attendance
+from freehold.gateway.cors import Headers
+from freehold.gateway.door import BYTES_A_SECOND, Door
+from freehold.gateway.faults import OPENAI, Fault, Form
 
 DISCARD_BYTES = 2 << 30
 DISCARD_SECONDS = 10.0
 DISCARD_PAUSE = 0.5
+
+
+class Gone(Exception):
+    """The client has hung up: nobody is there to be told anything."""
 
 
 class Transport(Protocol):
@@ -34,9 +43,12 @@ class Stream:
         self._transport: Transport | None = transport
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send a piece."""
+        """Send a piece; ``Gone`` when nobody takes it any more."""
         if self._transport is not None:
-            await self._transport.send_bytes(data)
+            try:
+                await self._transport.send_bytes(data)
+            except RuntimeError as error:
+                raise Gone from error
 
     def close(self) -> None:
         """End the body."""
@@ -65,12 +77,19 @@ Last = Whole | Tail
 class Exchange:
     """Wraps the server's scope and protocol objects (RSGI)."""
 
-    def __init__(self, scope: Any, protocol: Any) -> None:
+    def __init__(self, scope: Any, protocol: Any, door: Door) -> None:
         self._scope = scope
         self._protocol = protocol
+        self._door = door
         self.id = new_id()
+        self.peer: str = scope.client
+        self.is_multiplexed: bool = scope.http_version == "2"
         self.stream: Stream | None = None
+        self.answered = False
+        self.form: Form = OPENAI
+        self.broken: Callable[[Fault], bytes] = OPENAI.body
         self._read = False
+        self._attendance: Attendance | None = None
 
     @property
     def method(self) -> str:
@@ -91,34 +110,84 @@ class Exchange:
         return found
 
     @property
-    def client(self) -> str:
-        """The peer's address."""
-        found: str = self._scope.client
+    def http_version(self) -> str:
+        """``1``, ``1.1`` or ``2``."""
+        found: str = self._scope.http_version
         return found
+
+    @property
+    def length_of_url(self) -> int:
+        """Bytes of path and query."""
+        return len(self._scope.path) + len(self._scope.query_string)
+
+    @property
+    def is_let_go(self) -> bool:
+        """Say whether it is we who end it: the process stops, and its grace is over."""
+        return self._door.closing
+
+    @property
+    def client(self) -> str:
+        """The client's address, with its port where it came to us itself."""
+        return self._door.client(self.peer, self)
 
     def header(self, name: str) -> str | None:
         """Return a header of the request, by its lower-case name."""
         found: str | None = self._scope.headers.get(name)
         return found
 
+    def headers(self, name: str) -> list[str]:
+        """Return every header of a name, in their order."""
+        found: list[str] = self._scope.headers.get_all(name)
+        return found
+
     async def body(self, limit: int) -> bytes:
-        """Read the body; over ``limit`` bytes it is refused, as early as that can be known."""
-        length = self.header("content-length")
-        if length is not None:
-            if not length.isascii() or not length.isdigit():
-                raise Invalid("invalid.content_length", "Content-Length must be a number")
-            if int(length) > limit:
-                raise _too_large(limit)
-            self._read = True
-            body: bytes = await self._protocol()
-            return body
+        """Read the body; over ``limit`` bytes it is refused, as early as that can be known.
+
+        ``TooLate`` when it comes too slowly, ``Gone`` when its sender has left.
+        """
+        length = self._length()
+        if length is not None and length > limit:
+            raise _too_large(limit)
         self._read = True
-        received = bytearray()
-        async for chunk in self._protocol:
-            received += chunk
+        try:
+            async with asyncio.timeout(self._door.body_time(length or 0)) as deadline:
+                if length is None:
+                    return await self._pieces(limit, deadline)
+                body: bytes = await self._protocol()
+                return body
+        except TimeoutError:
+            raise TooLate(
+                "invalid.body_too_slow", "the body did not come in time: send it faster"
+            ) from None
+        except RuntimeError as error:
+            raise Gone from error
+
+    def _length(self) -> int | None:
+        text = self.header("content-length")
+        if text is None:
+            return None
+        if not text.isascii() or not text.isdigit():
+            raise Invalid("invalid.content_length", "Content-Length must be a number")
+        return int(text)
+
+    async def _pieces(self, limit: int, deadline: asyncio.Timeout) -> bytes:
+        """Read a body of unknown length.
+
+        The server ends a body that broke off, or is malformed, like one that is whole, but with
+        one empty piece more.
+        """
+        received, empty = bytearray(), 0
+        async for piece in self._protocol:
+            empty += not piece
+            received += piece
             if len(received) > limit:
                 self._read = False
                 raise _too_large(limit)
+            when = deadline.when()
+            if when is not None:
+                deadline.reschedule(when + len(piece) / BYTES_A_SECOND)
+        if empty > 1:
+            raise Invalid("invalid.body", "the body is not whole: it broke off or is malformed")
         return bytes(received)
 
     async def discard(self) -> None:
@@ -138,24 +207,39 @@ class Exchange:
                     piece = await asyncio.wait_for(anext(pieces), DISCARD_PAUSE)
                     left -= len(piece)
 
-    async def gone(self) -> None:
-        """Return when the client has hung up."""
+    def attend(self) -> Attendance:
+        """Have the present task cancelled when the client hangs up."""
+        self._attendance = Attendance(self._gone)
+        return self._attendance
+
+    async def _gone(self) -> None:
         await self._protocol.client_disconnect()
 
-    def open_stream(self, headers: list[tuple[str, str]]) -> Stream:
-        """Send the head of a streamed answer."""
+    def abandon(self) -> None:
+        """Act as if the client had hung up."""
+        if self._attendance is not None:
+            self._attendance.leave()
+
+    def open_stream(self, headers: Headers, broken: Callable[[Fault], bytes]) -> Stream:
+        """Send the head of a streamed answer; ``broken`` writes the end of one that fails."""
+        self.broken = broken
+        headers = headers + self._door.answer_headers(self)
         self.stream = Stream(self._protocol.response_stream(200, headers))
+        self.answered = True
         return self.stream
 
     async def finish(self, last: Last) -> None:
         """Send the answer, or the rest of it."""
         if isinstance(last, Tail):
-            await last.stream.send_bytes(last.data)
+            with suppress(Gone):
+                await last.stream.send_bytes(last.data)
             last.stream.close()
         else:
             if last.status >= 400:
                 await self.discard()
-            self._protocol.response_bytes(last.status, last.headers, last.body)
+            headers = last.headers + self._door.answer_headers(self)
+            self._protocol.response_bytes(last.status, headers, last.body)
+            self.answered = True
 
 
 def new_id() -> str:

@@ -1,10 +1,11 @@
-"""What an error means over HTTP: one table, one envelope.
+"""What an error means over HTTP: one table, and the envelope it goes out in.
 
 The envelope is OpenAI's, with two fields of ours: ``src`` says who failed, ``id`` is the request's
-id, which is in the audit record and the log too.
+id, which is in the audit record and the log too. An API with an envelope of its own has a ``Form``.
 """
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
@@ -12,13 +13,16 @@ from freehold.errors import (
     Broken,
     Conflict,
     EngineLost,
+    Exhausted,
     Forbidden,
     FreeholdError,
     Invalid,
     Missing,
     NoCapacity,
+    OverQuota,
     Refused,
     TooLarge,
+    TooLate,
     TooSlow,
     Unauthenticated,
     Unavailable,
@@ -28,9 +32,12 @@ from freehold.errors import (
 STATUS: tuple[tuple[type[FreeholdError], int, str], ...] = (
     (Unauthenticated, 401, "authentication_error"),
     (Forbidden, 403, "permission_error"),
+    (Exhausted, 429, "insufficient_quota"),
+    (OverQuota, 429, "rate_limit_error"),
     (Refused, 403, "permission_error"),
     (Missing, 404, "not_found_error"),
     (TooLarge, 413, "invalid_request_error"),
+    (TooLate, 408, "invalid_request_error"),
     (WrongMethod, 405, "invalid_request_error"),
     (Conflict, 409, "conflict_error"),
     (Invalid, 400, "invalid_request_error"),
@@ -67,8 +74,23 @@ class Fault(msgspec.Struct, frozen=True):
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes
+    problem: Problem
     code: str
+
+    @property
+    def body(self) -> bytes:
+        """The body in OpenAI's envelope."""
+        return msgspec.json.encode(Envelope(self.problem))
+
+
+class Form(msgspec.Struct, frozen=True):
+    """How an API words errors: ``body`` writes one, ``id_header`` is where clients look it up."""
+
+    body: Callable[[Fault], bytes]
+    id_header: str
+
+
+OPENAI = Form(body=lambda found: found.body, id_header="x-request-id")
 
 
 def fault(error: FreeholdError, request_id: str) -> Fault:
@@ -86,9 +108,26 @@ def fault(error: FreeholdError, request_id: str) -> Fault:
     headers = [("content-type", "application/json"), ("x-freehold-request", request_id)]
     if error.retry_after is not None:
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
+    if isinstance(error, OverQuota) and "measure" in error.details:
+        found = error.details
+        headers += rate_lines(
+            *(found[name] for name in ("measure", "amount", "remaining", "reset"))
+        )
     if status == 401:
         headers.append(("www-authenticate", 'Bearer realm="freehold"'))
-    return Fault(status, headers, msgspec.json.encode(Envelope(problem)), error.code)
+    return Fault(status, headers, problem, error.code)
+
+
+def rate_lines(
+    measure: object, amount: object, remaining: object, reset: object
+) -> list[tuple[str, str]]:
+    """Return the ``x-ratelimit-...`` headers of a limit; ``reset`` in seconds, None for never."""
+    name = str(measure).replace("_", "-")
+    lines = [
+        (f"x-ratelimit-limit-{name}", str(amount)),
+        (f"x-ratelimit-remaining-{name}", str(remaining)),
+    ]
+    return lines if reset is None else [*lines, (f"x-ratelimit-reset-{name}", f"{reset}s")]
 
 
 class EngineFault(Exception):
@@ -106,7 +145,7 @@ def engine_fault(error: EngineFault, request_id: str) -> Fault:
     """Return the answer for an engine's refusal, in the same envelope with ``src`` engine."""
     problem = Problem(error.message, error.kind, error.code, None, "engine", request_id)
     headers = [("content-type", "application/json"), ("x-freehold-request", request_id)]
-    return Fault(error.status, headers, msgspec.json.encode(Envelope(problem)), error.code)
+    return Fault(error.status, headers, problem, error.code)
 
 
 def read_engine_fault(status: int, body: bytes) -> EngineFault:

@@ -3,10 +3,12 @@
 A gateway asks control for a snapshot newer than the one it has and waits for the answer; its next
 question confirms that the last one is in use, which is how a revocation is known to be effective.
 While control is away the gateway goes on with what it has and looks at the file that control
-leaves behind.
+leaves behind. Whoever then answers on control's port is not believed, nor told anything: see
+``proof``.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
@@ -17,12 +19,16 @@ from pyreqwest.client import Client
 from pyreqwest.exceptions import PyreqwestError
 
 from freehold.errors import EngineLost, FreeholdError, Missing, NoCapacity
+from freehold.gateway.proof import NONCE, PROOF, challenge
 from freehold.runtime.leases import Leases
+from freehold.runtime.standing import Standing
 from freehold.store.snapshot import Route, Snapshot, Target, read_snapshot
 
 HOLD = 1.0
 """Seconds control holds an unanswered question; also the beat of the load report."""
 RETRY = 0.2
+BELIEVED = HOLD + 2.0
+"""Seconds for which an answer of control proves that it is there; its death is noticed sooner."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +38,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     inflight: dict[str, int]
     used: dict[str, float]
+    door: Standing = Standing()
 
 
 class Follower:
@@ -44,6 +51,7 @@ class Follower:
         client: Client,
         leases: Leases,
         clock: Callable[[], float],
+        standing: Callable[[], Standing],
     ) -> None:
         self.snapshot: Snapshot = read_snapshot(path)
         self._name = name
@@ -51,20 +59,37 @@ class Follower:
         self._client = client
         self._leases = leases
         self._clock = clock
+        self._standing = standing
         self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._verified = -math.inf
+
+    @property
+    def has_control(self) -> bool:
+        """Say whether who answers at control's address proved just now to be control."""
+        return asyncio.get_running_loop().time() - self._verified <= BELIEVED
+
+    async def asked(self) -> None:
+        """Return once control was asked for the first time, whatever came of it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), HOLD)
 
     async def follow(self) -> None:
         """Run for the life of the process."""
         while True:
             try:
                 await self._ask()
+                self._verified = asyncio.get_running_loop().time()
+                self._asked.set()
             except (PyreqwestError, msgspec.DecodeError, FreeholdError):
+                self._verified = -math.inf
+                self._asked.set()
                 self._reread()
                 await asyncio.sleep(RETRY)
 
     async def wake(self, deployment: str) -> None:
         """Tell control that somebody needs a deployment; without control nothing can load."""
-        with suppress(PyreqwestError):
+        with suppress(PyreqwestError, FreeholdError):
             await self._post(f"/internal/wake/{deployment}", b"", HOLD)
 
     async def until_ready(
@@ -87,9 +112,11 @@ class Follower:
     async def _ask(self) -> None:
         question = Question(
             gateway=self._name,
-            revision=self.snapshot.revision,
+            # Who is not known to be control yet is asked for an answer at once.
+            revision=self.snapshot.revision if self.has_control else -1,
             inflight=self._leases.inflight,
             used=self._leases.used,
+            door=self._standing(),
         )
         body = await self._post("/internal/follow", msgspec.json.encode(question), HOLD + 4)
         if body:
@@ -99,17 +126,21 @@ class Follower:
         snapshot = self.snapshot
         if not snapshot.control_url:
             raise NoCapacity("unavailable.control", "control has not started yet", retry_after=1)
+        own = challenge(snapshot.control_secret)
         request = self._client.post(snapshot.control_url + path).body_bytes(body)
-        request = request.bearer_auth(snapshot.control_secret).timeout(timedelta(seconds=limit))
-        response = await request.build().send()
+        request = request.header(NONCE, own.nonce).header(PROOF, own.ask(path.encode(), body))
+        response = await request.timeout(timedelta(seconds=limit)).build().send()
         if response.status not in (200, 204):
             raise NoCapacity("unavailable.control", f"control answered {response.status}")
-        return (await response.bytes()).to_bytes()
+        answer = (await response.bytes()).to_bytes()
+        if not own.holds(response.get_header(PROOF), own.answer(answer)):
+            raise NoCapacity("unavailable.control", "what answers there is not control")
+        return answer
 
     def _reread(self) -> None:
         with suppress(FreeholdError, OSError):
             found = read_snapshot(self._path)
-            if found != self.snapshot:
+            if found.revision > self.snapshot.revision:
                 self._take(found)
 
     def _take(self, snapshot: Snapshot) -> None:

@@ -1,29 +1,45 @@
-"""One call on its way through engines: replicas tried in turn, what comes checked and counted.
+"""One call on its way through engines, until one has answered.
 
 ``stream`` yields chunks, ``whole`` returns one reply. Both end only with a whole answer: what an
 engine breaks off, garbles or answers with an error is tried elsewhere or raised, never passed on.
+A stream that broke off is continued by another replica, where that can be done so that nobody
+could tell.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from functools import partial
 
 import msgspec
 
-from freehold.errors import EngineLost, FreeholdError, TooSlow
+from freehold.errors import Busy, EngineLost, FreeholdError, TooSlow
+from freehold.gateway.attempt import Attempt, Blank, Piece
 from freehold.gateway.exchange import Exchange
-from freehold.gateway.faults import read_engine_fault
+from freehold.gateway.faults import EngineFault
+from freehold.gateway.hedge import hedged
+from freehold.gateway.leads import Fits, Lead, Leads, seconds
 from freehold.gateway.parts import Parts
-from freehold.gateway.wire.assemble import Assembly, decode_event
+from freehold.gateway.resume import Way, continuation, spent, way
+from freehold.gateway.seam import Mismatch, Seam, differs
+from freehold.gateway.transcript import Transcript, transcribe
+from freehold.gateway.watch import TOTAL, too_slow
 from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk, Reply
-from freehold.gateway.wire.usage import Tally, Usage, read_usage
+from freehold.gateway.wire.usage import Tally
 from freehold.record.entry import Entry
-from freehold.routing.choose import choose
 from freehold.store.snapshot import Route, Target
 
-_encode = msgspec.json.encode
+Report = Callable[[str, str], None]
+
+SETBACKS = (EngineLost, Busy, TooSlow)
+"""What one replica could not do, another may."""
+
+MOST_KEPT = 1 << 15
+"""Events of a stream that are kept; one that is longer does not go on elsewhere."""
+
+PROBE_PATIENCE = 2.0
+"""Seconds after which a request that probes a suspicious replica asks another one too."""
 
 
 class Generation:
@@ -31,181 +47,215 @@ class Generation:
 
     def __init__(self, call: Call, exchange: Exchange, parts: Parts, entry: Entry) -> None:
         self._call = call
-        self._exchange = exchange
         self._parts = parts
         self._entry = entry
         self._begun = time.perf_counter()
-        self._sent = False
+        self._leads = Leads(call, exchange, parts)
+        self._hedge_ms = seconds(exchange, "x-freehold-hedge-ms") or self._leads.first.hedge_ms
+        self._sent: list[Chunk] = []
+        self._said: Transcript | None = None
+        self._forgotten = False
+        self._exact = True
+        self._blank: tuple[Attempt, Piece] | None = None
+        self._by: Attempt | None = None
         self.tally = Tally(call)
 
     async def stream(self) -> AsyncGenerator[list[Chunk], None]:
         """Yield the answer's chunks as they come; returns only once every choice has finished."""
-        lost: FreeholdError | None = None
-        async for route, target in self._candidates():
-            try:
-                with self._attempt(route, target):
-                    async with aclosing(self._chunks(target)) as batches:
-                        async for batch in batches:
-                            self._sent = True
-                            yield batch
-                    return
-            except (EngineLost, TooSlow) as error:
-                if self._sent:  # the client has part of it: no second beginning
-                    raise
-                lost = error
-        raise lost or _nobody()
+        with self._counted():
+            async with aclosing(self._pieces(stream=True)) as pieces:
+                async for piece in pieces:
+                    assert isinstance(piece, list)
+                    self._keep(piece)
+                    yield piece
 
     async def whole(self) -> Reply:
         """Return the whole answer."""
+        found: Piece | None = None
+        with self._counted():
+            async with aclosing(self._pieces(stream=False)) as pieces:
+                async for piece in pieces:
+                    found = piece
+        assert isinstance(found, Reply)
+        return found
+
+    def _keep(self, chunks: list[Chunk]) -> None:
+        """Keep what goes out: should the engine fail, the answer goes on from it."""
+        if self._sent and len(self._sent) + len(chunks) > MOST_KEPT:
+            self._forgotten = True
+        else:
+            self._sent += chunks
+
+    async def _pieces(self, *, stream: bool) -> AsyncGenerator[Piece, None]:
+        """Ask one replica after the other until one has answered."""
         lost: FreeholdError | None = None
-        async for route, target in self._candidates():
+        while (lead := await self._next()) is not None:
             try:
-                with self._attempt(route, target):
-                    if target.streams_only and self._call.task != "embedding":
-                        return await self._assembled(target)
-                    return await self._document(target)
-            except (EngineLost, TooSlow) as error:
+                async with aclosing(self._answers(lead, stream=stream)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except SETBACKS as error:
+                if error.code == TOTAL:
+                    raise too_slow("total", self._leads.total) from error
                 lost = error
-        raise lost or _nobody()
+            if (end := self._missing_end()) is not None:
+                yield end
+                return
+        if self._blank is None:
+            raise lost or _nobody()
+        attempt, piece = self._blank
+        self._credit(attempt)
+        yield piece
+
+    async def _next(self) -> Lead | None:
+        """Return whom to ask now, None when there is nobody."""
+        if self._blank is not None:  # a second opinion is worth a question, not a wait
+            return self._leads.ready(self._beside(self._blank[0].route))
+        if self._said is not None and self._leads.none(self._fits):
+            return None
+        return await self._leads.next(self._fits)
+
+    def _answers(self, lead: Lead, *, stream: bool) -> AsyncGenerator[Piece, None]:
+        """Ask a replica; and another beside it, where that was wished for or seems wise."""
+        route, target = lead
+        delay = None if self._hedge_ms is None else self._hedge_ms / 1000
+        if self._parts.circuits.state(target.replica, target.url) != "closed":
+            delay = PROBE_PATIENCE if delay is None else min(delay, PROBE_PATIENCE)
+        first = self._asked(self._attempt(route, target), stream=stream)
+        if delay is None or self._sent:
+            return first
+
+        async def second() -> AsyncGenerator[Piece, None] | None:
+            found = self._leads.ready(self._beside(route))
+            return None if found is None else self._asked(self._attempt(*found), stream=stream)
+
+        return hedged(first, second, delay)
+
+    def _attempt(self, route: Route, target: Target) -> Attempt:
+        call, said, end = self._call, self._said, self._leads.end
+        if said is None:
+            return Attempt(call, route, target, end, blank=self._blank is not None)
+        restart = self._way(target) == "restart"
+        seam = Seam(said, skip=restart)
+        if restart:
+            return Attempt(call, route, target, end, seam=seam)
+        attempt = Attempt(continuation(call, said, target), route, target, end, seam=seam)
+        attempt.tally.carried = said.tokens
+        return attempt
+
+    async def _asked(self, attempt: Attempt, *, stream: bool) -> AsyncGenerator[Piece, None]:
+        """Hold the replica while it answers, and tell its circuit how that went."""
+        parts, route, target = self._parts, attempt.route, attempt.target
+        await parts.allowances.answer_by(self._entry, route)
+        self._entry.attempts += 1
+        if not self._sent:
+            self._credit(attempt)
+        report: Report = parts.circuits.dropped
+        try:
+            with (
+                parts.dispatch.hold(self._call, route.deployment, target),
+                parts.books.telemetry.attempt(self._entry, route, target),
+            ):
+                async with aclosing(self._asking(attempt, stream=stream)) as pieces:
+                    async for piece in pieces:
+                        self._credit(attempt)
+                        self._first()
+                        yield piece
+            report = parts.circuits.answered
+        except SETBACKS as error:
+            self._set_back(attempt, error)
+            report = self._verdict(error)
+            raise
+        except EngineFault as error:
+            report = parts.circuits.answered
+            if self._said is None:
+                raise
+            self._set_back(attempt, differs())  # it refuses to go on, not what the client asked
+            raise differs() from error
+        finally:
+            if report == parts.circuits.dropped:
+                self._leads.retry(target)  # it lost a race, which is no reason not to ask it
+            report(target.replica, target.url)
+
+    def _verdict(self, error: EngineLost | Busy | TooSlow) -> Report:
+        """Return what a failure says about a replica."""
+        circuits = self._parts.circuits
+        if isinstance(error, Busy):
+            return partial(circuits.busy, seconds=error.retry_after or 0.0)
+        if isinstance(error, (Blank, Mismatch)):
+            return circuits.answered
+        return circuits.dropped if error.code == TOTAL else circuits.failed
+
+    def _asking(self, attempt: Attempt, *, stream: bool) -> AsyncGenerator[Piece, None]:
+        upstream = self._parts.upstream
+        if stream:
+            return attempt.stream(upstream)
+        if attempt.target.streams_only and self._call.streams:
+            return attempt.assembled(upstream)
+        return attempt.document(upstream)
+
+    def _set_back(self, attempt: Attempt, error: FreeholdError) -> None:
+        """Take note of a failure: what to do about it depends on what the client has."""
+        self._leads.failed(attempt.target, error)
+        if isinstance(error, Blank):
+            self._blank = (attempt, error.piece)
+        if isinstance(error, Mismatch) and self._exact:
+            self._exact = False  # but it may go on from the text
+            self._leads.retry(attempt.target)
+        if self._sent:
+            self._said = transcribe(self._sent)
+
+    def _missing_end(self) -> list[Chunk] | None:
+        """Return the end of an answer that is all there but for that."""
+        said = self._said
+        if said is None or self._forgotten or not said.plain or not spent(self._call, said):
+            return None
+        part: dict[str, object] = {"text": ""} if self._call.task == "completion" else {"delta": {}}
+        event = {**said.head, "choices": [{"index": 0, **part, "finish_reason": "length"}]}
+        return [Chunk(msgspec.json.encode(event), event, finished=True)]
+
+    def _fits(self, route: Route, target: Target) -> bool:
+        """Say whether a replica can go on with what the client has; anybody can with nothing."""
+        if self._said is None or self._by is None:
+            return True
+        if self._forgotten:
+            return False
+        source = self._by.route
+        same = (route.deployment, route.digest) == (source.deployment, source.digest)
+        return same and self._way(target) is not None
+
+    def _beside(self, route: Route) -> Fits:
+        """Return what holds for replicas of a deployment: nothing has failed, so no fallback."""
+        return lambda other, _target: other.deployment == route.deployment
+
+    def _way(self, target: Target) -> Way | None:
+        assert self._said is not None
+        return way(self._call, self._said, target, exact=self._exact)
+
+    def _credit(self, attempt: Attempt) -> None:
+        """Write into the record who answers."""
+        if self._by is attempt:
+            return
+        entry, route = self._entry, attempt.route
+        self._by, self.tally = attempt, attempt.tally
+        entry.deployment, entry.replica = route.deployment, attempt.target.replica
+        entry.model, entry.version, entry.digest = route.model, route.version, route.digest
 
     @contextmanager
-    def _attempt(self, route: Route, target: Target) -> Iterator[None]:
-        """Hold the replica, and write into the record who answers and what it takes."""
-        entry = self._entry
-        entry.attempts += 1
-        entry.deployment, entry.replica = route.deployment, target.replica
-        entry.model, entry.version, entry.digest = route.model, route.version, route.digest
-        self.tally = Tally(self._call)
+    def _counted(self) -> Iterator[None]:
+        """Write into the record what it took."""
         try:
-            with self._parts.leases.hold(target):
-                yield
+            yield
         finally:
-            tally = self.tally
+            entry, tally = self._entry, self.tally
             entry.tokens_in, entry.tokens_out = tally.prompt, tally.completion
             entry.tokens_cached, entry.estimated = tally.cached, tally.estimated
-
-    async def _candidates(self) -> AsyncIterator[tuple[Route, Target]]:
-        """Yield replicas, best first; then, as long as the client would wait, new ones."""
-        parts, call = self._parts, self._call
-        routes = parts.follower.snapshot.routes
-        choices = choose(call.model, call.task, call.tokens, routes)
-        first = choices[0].route
-        patience = _patience(self._exchange.header("prefer"), parts.settings.runtime.wait_limit)
-        if first.state == "idle":
-            await parts.follower.wake(first.deployment)
-        tried: set[Target] = set()
-        for route in (choice.route for choice in choices):
-            for target in parts.leases.by_load(route.targets):
-                tried.add(target)
-                yield route, target
-        deadline = parts.books.clock() + patience
-        while not tried or deadline > parts.books.clock():
-            route = await parts.follower.until_ready(
-                first.deployment, tried, deadline - parts.books.clock()
-            )
-            for target in parts.leases.by_load([t for t in route.targets if t not in tried]):
-                tried.add(target)
-                yield route, target
-
-    async def _chunks(self, target: Target) -> AsyncGenerator[list[Chunk], None]:
-        finished = False
-        async with aclosing(self._parts.upstream.events(self._call, target)) as batches:
-            async for batch in batches:
-                chunks = [self._read(data) for data in batch]
-                finished = finished or any(chunk.finished for chunk in chunks)
-                self._first()
-                yield chunks
-        if not finished:
-            raise EngineLost(
-                "unavailable.engine_cut", "the engine broke off in mid-answer", retry_after=1
-            )
-
-    async def _assembled(self, target: Target) -> Reply:
-        assembly = Assembly()
-        async with aclosing(self._parts.upstream.events(self._call, target)) as batches:
-            async for batch in batches:
-                self._first()
-                for data in batch:
-                    assembly.feed(self._read(data).decoded())
-        return Reply(_encode({**assembly.document(), "usage": self.tally.document()}))
-
-    async def _document(self, target: Target) -> Reply:
-        body = await self._parts.upstream.document(self._call, target)
-        self._first()
-        try:
-            outline = _OUTLINE.decode(body)
-        except msgspec.DecodeError as error:
-            raise EngineLost(
-                "unavailable.engine_protocol", "the engine's answer is not what it should be"
-            ) from error
-        if outline.error is not msgspec.UNSET:
-            raise read_engine_fault(502, body)
-        if not outline.choices and not outline.data:
-            raise EngineLost("unavailable.engine_protocol", "the engine's answer is empty")
-        if outline.usage is None:
-            return Reply(_encode({**msgspec.json.decode(body), "usage": self.tally.document()}))
-        self.tally.add(outline.usage)
-        return Reply(body)
-
-    def _read(self, data: bytes) -> Chunk:
-        """Check and count one event; decoded only where there is something to see."""
-        if not _needs_a_look(data):
-            self.tally.frames += 1
-            return Chunk(data)
-        event = decode_event(data)
-        _refuse_error(event, data)
-        usage = event.pop("usage", None)
-        if usage:
-            self.tally.add(read_usage(usage))
-        choices = event.get("choices") or []
-        if usage and not choices:
-            return Chunk(data, event, closing=True)
-        self.tally.frames += 1
-        finished = any(choice.get("finish_reason") is not None for choice in choices)
-        return Chunk(_encode(event), event, finished=finished)
+            self._parts.dispatch.learn(entry.deployment, tally.completion)
 
     def _first(self) -> None:
         if self._entry.first_token_ms is None:
             self._entry.first_token_ms = round((time.perf_counter() - self._begun) * 1000, 3)
-
-
-class _Outline(msgspec.Struct):
-    """As much of an engine's answer as we must understand to pass it on."""
-
-    choices: list[msgspec.Raw] = []
-    data: list[msgspec.Raw] = []
-    usage: Usage | None = None
-    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_OUTLINE = msgspec.json.Decoder(_Outline)
-
-
-def _needs_a_look(data: bytes) -> bool:
-    # Inside JSON strings quotes are escaped, so these bytes can only be keys.
-    return (
-        (b'"usage":' in data and b'"usage":null' not in data)
-        or (b'"finish_reason"' in data and b'"finish_reason":null' not in data)
-        or b'"error":' in data
-    )
-
-
-def _refuse_error(event: dict[str, Any], data: bytes) -> None:
-    if event.get("error"):
-        inner = event["error"]
-        status = inner.get("code") if isinstance(inner, dict) else None
-        raise read_engine_fault(
-            status if isinstance(status, int) and 400 <= status < 600 else 502, data
-        )
-
-
-def _patience(prefer: str | None, limit: float) -> float:
-    """Read ``Prefer: wait=SECONDS`` (RFC 7240): how long the client would wait for a load."""
-    for part in (prefer or "").split(","):
-        name, _, value = part.strip().partition("=")
-        if name.lower() == "wait" and value.strip('"').isdigit():
-            return min(float(value.strip('"')), limit)
-    return 0.0
 
 
 def _nobody() -> EngineLost:

@@ -7,11 +7,14 @@ leaves.
 
 from contextlib import aclosing
 
+from freehold.gateway.allowance import rate_headers
 from freehold.gateway.exchange import Exchange, Last, Tail, Whole, document
 from freehold.gateway.generation import Generation
 from freehold.gateway.parts import Parts
+from freehold.gateway.repeat import Source, repeatable
 from freehold.gateway.wire.dialect import Dialect, Writer
 from freehold.identity.keys import Principal, authenticate
+from freehold.policy.budgets import Reservation
 from freehold.policy.permissions import permit
 from freehold.record.entry import Entry
 from freehold.routing.choose import AUTO, choose
@@ -26,23 +29,37 @@ async def complete(exchange: Exchange, dialect: Dialect, parts: Parts, entry: En
     permit(principal, "completion:run")
     call = dialect.read(await exchange.body(parts.settings.server.body_limit))
     entry.dialect, entry.stream, entry.requested = dialect.name, call.stream, call.model
-    generation = Generation(call, exchange, parts, entry)
-    if call.stream:
-        return await _streamed(generation, dialect.writer(call, exchange.id), exchange, entry)
-    reply = await generation.whole()
-    headers = [*response_headers(entry), ("content-type", "application/json")]
-    return Whole(200, headers, dialect.render(call, reply, exchange.id))
+    if dialect.recall is not None:
+        call = await dialect.recall(call)
+    with parts.allowances.allow(principal, call, entry) as allowed:
+        engines = Generation(call, exchange, parts, entry)
+        generation = repeatable(engines, call, principal.name, exchange, parts, entry)
+        if call.stream:
+            writer = dialect.writer(call, exchange.id)
+            return await _streamed(generation, writer, exchange, allowed)
+        reply = await generation.whole()
+        headers = [
+            *response_headers(exchange, allowed.entry),
+            *rate_headers(allowed),
+            ("content-type", "application/json"),
+        ]
+        return Whole(200, headers, dialect.render(call, reply, exchange.id))
 
 
 async def _streamed(
-    generation: Generation, writer: Writer, exchange: Exchange, entry: Entry
+    generation: Source, writer: Writer, exchange: Exchange, allowed: Reservation
 ) -> Tail:
     """Send chunks as they come; the end is returned, to be held back."""
     stream = None
     async with aclosing(generation.stream()) as batches:
         async for chunks in batches:
             if stream is None:
-                stream = exchange.open_stream([*response_headers(entry), *_EVENT_STREAM])
+                headers = [
+                    *response_headers(exchange, allowed.entry),
+                    *rate_headers(allowed),
+                    *_EVENT_STREAM,
+                ]
+                stream = exchange.open_stream(headers, writer.broken)
             if data := writer.write(chunks):
                 await stream.send_bytes(data)
     assert stream is not None, "a stream without a chunk has failed before"
@@ -68,16 +85,27 @@ def identify(exchange: Exchange, parts: Parts, entry: Entry) -> Principal:
     principal = authenticate(
         parts.follower.snapshot.keys,
         parts.pepper,
-        exchange.header("authorization"),
+        exchange.header("authorization") or _as_bearer(exchange.header("x-api-key")),
         parts.books.clock(),
     )
     entry.principal, entry.role, entry.key = principal.name, principal.role, principal.key
     return principal
 
 
-def response_headers(entry: Entry) -> Headers:
+def _as_bearer(key: str | None) -> str | None:
+    """Return what Anthropic's clients send as the header that all others send."""
+    return f"Bearer {key}" if key else None
+
+
+def response_headers(exchange: Exchange, entry: Entry) -> Headers:
     """Return the headers every answer of the data plane carries."""
-    return [("x-freehold-request", entry.id), ("x-freehold-deployment", entry.deployment or "")]
+    who = [
+        ("x-freehold-request", entry.id),
+        (exchange.form.id_header, entry.id),
+        ("x-freehold-deployment", entry.deployment or ""),
+    ]
+    kept = [("x-freehold-cache", entry.cache)] if entry.cache else []
+    return [*who, *kept]
 
 
 _EVENT_STREAM = (("content-type", "text/event-stream"), ("cache-control", "no-store"))

@@ -1,27 +1,60 @@
 """The HTTP server: granian on a socket that we opened, inside our own event loop."""
 
 import asyncio
-import contextlib
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from granian import _granian
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server as Granian
 
 from freehold.errors import Unavailable
+from freehold.gateway.connections import Connections, stop_accepting
+from freehold.gateway.door import Door
+from freehold.settings import Server
 
 BACKLOG = 2048
+SETTLE = 0.05
+"""Seconds in which a server that cannot start says so."""
+LAST_WORDS = 1.0
+"""Seconds for the records of requests that are let go at the end."""
+DRAINING_BEAT = 0.05
+PROBES = 3
 Application = Callable[[Any, Any], Awaitable[None]]
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """The files that a server proves itself with, and whose client certificates it takes."""
+
+    certificate: Path
+    key: Path
+    password: str | None = None
+    client_ca: Path | None = None
+    required: bool = False
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a server is told to end: at once, or once its connections have gone elsewhere."""
+
+    stop: asyncio.Event
+    drain: asyncio.Event
 
 
 class _Server(Granian):
     """Granian listening on a socket that is open already, shared by all gateways."""
 
-    def __init__(self, application: Application, listener: socket.socket) -> None:
-        self._listener = listener
+    def __init__(
+        self, application: Application, listener: socket.socket, settings: Server, tls: Tls | None
+    ) -> None:
+        # Its own number for the same socket: it closes what it was given when it stops.
+        self.descriptor = os.dup(listener.fileno())
         super().__init__(
             application,
             interface=Interfaces.RSGI,
@@ -29,12 +62,27 @@ class _Server(Granian):
             websockets=False,
             log_enabled=False,
             backlog=BACKLOG,
+            backpressure=settings.connections,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=int(settings.idle_timeout * 1000),
+                max_buffer_size=settings.head_limit,
+            ),
+            http2_settings=HTTP2Settings(
+                max_concurrent_streams=settings.streams,
+                max_headers_size=settings.head_limit,
+            ),
+            ssl_cert=tls.certificate if tls else None,
+            ssl_key=tls.key if tls else None,
+            ssl_key_password=tls.password if tls else None,
+            ssl_protocol_min=SSLProtocols.tls12,
+            ssl_ca=tls.client_ca if tls else None,
+            ssl_client_verify=tls.required if tls else False,
         )
 
     def _init_shared_socket(self) -> None:
         holder: Any = _granian.SocketHolder
-        self._shd: Any = holder(self._listener.fileno(), False, BACKLOG)
-        self._sfd: Any = self._listener.fileno()
+        self._shd: Any = holder(self.descriptor, False, BACKLOG)
+        self._sfd: Any = self.descriptor
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,18 +105,83 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def bound_sending(listener: socket.socket, seconds: float) -> None:
+    """Have the kernel end connections whose other end takes nothing, or is no more.
+
+    What is accepted later inherits these options.
+    """
+    whole = max(1, round(seconds))
+    options = {
+        "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
+        "TCP_KEEPIDLE": (socket.IPPROTO_TCP, whole),
+        "TCP_KEEPINTVL": (socket.IPPROTO_TCP, max(1, whole // PROBES)),
+        "TCP_KEEPCNT": (socket.IPPROTO_TCP, PROBES),
+        "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, whole * 1000),
+    }
+    for name, (level, value) in options.items():
+        if (number := getattr(socket, name, None)) is not None:
+            listener.setsockopt(level, number, value)
+
+
 async def serve(
-    application: Application, listener: socket.socket, stop: asyncio.Event, grace: float = 5.0
+    application: Application,
+    listener: socket.socket,
+    door: Door,
+    ending: Ending,
+    tls: Tls | None = None,
+    started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until ``stop`` is set, then let running requests end within ``grace`` seconds."""
-    server = _Server(application, listener)
+    """Serve until told to end, then let running requests end within ``shutdown_grace`` seconds.
+
+    ``started`` is called once connections are accepted. What runs after the grace is let go.
+    """
+    bound_sending(listener, door.settings.send_timeout)
+    connections = Connections(listener, door)
+    server = _Server(application, listener, door.settings, tls)
     task = asyncio.ensure_future(server.serve())
-    waiter = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
-    waiter.cancel()
-    if not task.done():
-        server.stop()  # type: ignore[no-untyped-call]
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(task, grace)
-        return
-    task.result()
+    waiting = [asyncio.ensure_future(event.wait()) for event in (ending.stop, ending.drain)]
+    sweeping = asyncio.ensure_future(_sweep(connections, door))
+    try:
+        await asyncio.wait((task,), timeout=SETTLE)
+        if not task.done():
+            started()
+        await asyncio.wait((task, *waiting), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + door.settings.shutdown_grace
+            if not ending.stop.is_set():
+                await _lead_away(connections, door, server.descriptor, ending.stop)
+            server.stop()  # type: ignore[no-untyped-call]
+            await asyncio.wait((task,), timeout=max(0.0, deadline - loop.time()))
+            door.close()
+            await asyncio.wait((task,), timeout=LAST_WORDS)
+    finally:
+        for each in (*waiting, sweeping):
+            each.cancel()
+    if task.done():
+        task.result()
+    task.cancel()
+
+
+async def _lead_away(
+    connections: Connections, door: Door, descriptor: int, stop: asyncio.Event
+) -> None:
+    """Accept nothing more, and have every client go elsewhere with its next request.
+
+    A connection closed while its client sends a request would fail that request: so clients are
+    told first, with the answers they get, and half of the grace is theirs to notice.
+    """
+    stop_accepting(descriptor)
+    door.draining = True
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + door.settings.shutdown_grace / 2
+    while connections.sweep() and not stop.is_set() and loop.time() < deadline:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), DRAINING_BEAT)
+
+
+async def _sweep(connections: Connections, door: Door) -> None:
+    beat = max(0.1, min(2.0, door.settings.idle_timeout / 4))
+    while True:
+        await asyncio.sleep(beat)
+        connections.sweep()

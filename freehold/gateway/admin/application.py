@@ -1,6 +1,5 @@
 """The application of the control process: administration, and what gateways ask."""
 
-import hmac
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,26 +11,34 @@ from freehold.errors import Invalid, Unauthenticated
 from freehold.gateway.admin.ask import Ask, read_query
 from freehold.gateway.admin.openapi import describe
 from freehold.gateway.admin.routes import find
+from freehold.gateway.door import Door
 from freehold.gateway.exchange import Exchange, Last, Whole, document
 from freehold.gateway.faults import fault
 from freehold.gateway.follow import HOLD, Question
-from freehold.gateway.forward import CLIENT, PROOF
+from freehold.gateway.forward import CLIENT
+from freehold.gateway.proof import NONCE, PROOF, Challenge
 from freehold.gateway.recorded import Books, recorded
 from freehold.identity.keys import authenticate
 from freehold.policy.permissions import permit
 from freehold.record.entry import Entry
 
 
-def application(control: Control, pepper: bytes, books: Books) -> Callable[[Any, Any], Any]:
+def application(
+    control: Control, pepper: bytes, books: Books, door: Door
+) -> Callable[[Any, Any], Any]:
     """Return the application that control's server runs."""
 
     async def answer(scope: Any, protocol: Any) -> None:
-        exchange = Exchange(scope, protocol)
-        if exchange.path.startswith("/internal/"):
-            await exchange.finish(await _internal(exchange, control))
-        else:
-            work = partial(_administer, exchange, control, pepper)
-            await recorded(exchange, "administer", work, books)
+        exchange = Exchange(scope, protocol, door)
+        door.enter(exchange)
+        try:
+            if exchange.path.startswith("/internal/"):
+                await exchange.finish(await _internal(exchange, control))
+            else:
+                work = partial(_administer, exchange, control, pepper)
+                await recorded(exchange, "administer", work, books)
+        finally:
+            door.leave(exchange)
 
     return answer
 
@@ -46,8 +53,11 @@ async def perform(ask: Ask, method: str, path: str, control: Control, entry: Ent
 
 
 async def _administer(exchange: Exchange, control: Control, pepper: bytes, entry: Entry) -> Last:
-    if exchange.header(PROOF) is not None and _proven(exchange.header(PROOF), control):
-        entry.client = exchange.header(CLIENT) or entry.client
+    client = exchange.header(CLIENT)
+    if client is not None:
+        own = _challenge(exchange, control)
+        if own.holds(exchange.header(PROOF), own.ask(client.encode("utf-8", "replace"))):
+            entry.client = client
     entry.subject = f"{exchange.method} {exchange.path[:200]}"
     principal = authenticate(
         control.grants, pepper, exchange.header("authorization"), control.clock()
@@ -63,34 +73,42 @@ async def _administer(exchange: Exchange, control: Control, pepper: bytes, entry
 
 
 async def _internal(exchange: Exchange, control: Control) -> Last:
-    scheme, _, secret = (exchange.header("authorization") or "").partition(" ")
-    if scheme != "Bearer" or not _proven(secret, control):
+    own = _challenge(exchange, control)
+    body = await exchange.body(1 << 20)
+    if not own.holds(exchange.header(PROOF), own.ask(exchange.path.encode(), body)):
         error = Unauthenticated("unauthenticated.internal", "this is for gateways only")
         refused = fault(error, exchange.id)
         return Whole(refused.status, refused.headers, refused.body)
-    body = await exchange.body(1 << 20)
-    if exchange.path == "/internal/follow":
+    last = await _serve(exchange.path, body, control)
+    return Whole(last.status, [*last.headers, (PROOF, own.answer(last.body))], last.body)
+
+
+async def _serve(path: str, body: bytes, control: Control) -> Whole:
+    if path == "/internal/follow":
         return await _follow(body, control)
-    if exchange.path.startswith("/internal/wake/"):
-        control.pool.wake(exchange.path.removeprefix("/internal/wake/"))
+    if path.startswith("/internal/wake/"):
+        control.pool.wake(path.removeprefix("/internal/wake/"))
         control.reconcile()
         return Whole(204, [], b"")
     return Whole(404, [], b"")
 
 
-async def _follow(body: bytes, control: Control) -> Last:
+async def _follow(body: bytes, control: Control) -> Whole:
     try:
         question = msgspec.json.decode(body, type=Question)
     except msgspec.DecodeError as error:
         refused = fault(Invalid("invalid.request", str(error)), "")
         return Whole(refused.status, refused.headers, refused.body)
     snapshot = await control.publisher.answer(
-        question.gateway, question.revision, question.inflight, question.used, HOLD
+        question.gateway,
+        question.revision,
+        question.inflight,
+        question.used,
+        HOLD,
+        question.door,
     )
     return document(snapshot) if snapshot is not None else Whole(204, [], b"")
 
 
-def _proven(secret: str | None, control: Control) -> bool:
-    return bool(control.secret) and hmac.compare_digest(
-        (secret or "").encode("utf-8", "replace"), control.secret.encode()
-    )
+def _challenge(exchange: Exchange, control: Control) -> Challenge:
+    return Challenge(control.secret, exchange.header(NONCE) or "")

@@ -9,7 +9,9 @@ import msgspec
 
 from freehold.control.control import Control
 from freehold.errors import Invalid
+from freehold.gateway.wire import strict
 from freehold.identity.keys import Principal
+from freehold.models.catalog import explain
 
 T = TypeVar("T")
 
@@ -25,9 +27,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     def read(self, kind: type[T]) -> T:
         """Return the checked body; ``Invalid`` says where it is wrong."""
         try:
-            return msgspec.json.decode(self.body or b"{}", type=kind)
+            found = msgspec.json.decode(self.body or b"{}", type=kind)
+            strict.check_everywhere(self.body or b"{}")
+            return found
         except msgspec.ValidationError as error:
-            raise Invalid("invalid.request", f"the body is wrong: {error}") from error
+            raise Invalid("invalid.request", f"the body is wrong: {explain(error)}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid("invalid.json", f"the body is not valid JSON: {error}") from error
 

@@ -1,9 +1,13 @@
 """Deployments: what shall run, what does run, and the document that holds all of it."""
 
+import asyncio
+import time
+
 import msgspec
 
 from freehold.control.control import Control
 from freehold.control.deployments import Change, read_document, write_document
+from freehold.control.feasible import check_deployment
 from freehold.control.jobs import Job
 from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
@@ -13,7 +17,10 @@ LONGEST_WAIT = 30.0
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica. ``bytes`` is what it is expected to take, ``resident`` what it does."""
+    """One replica. ``bytes`` is what it is expected to take, ``resident`` what it does.
+
+    ``circuit`` is closed, open (it fails: asked last), half-open (on trial) or busy.
+    """
 
     id: str
     state: str
@@ -25,6 +32,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     inflight: int
     used: float
     failures: int
+    circuit: str
     reason: str | None
 
 
@@ -83,8 +91,8 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
         raise Invalid(
             "invalid.deployment", "the name in the body is not the one in the path", param="name"
         )
-    if deployment.model is not None:
-        control.registry.resolve(deployment.model)
+    names = {deployment.name, *(each.name for each in control.deployments.all())}
+    check_deployment(deployment, control.registry, control.settings.runtime, names)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
     await control.changed()
     return view(deployment, control)
@@ -95,25 +103,27 @@ async def remove(ask: Ask, control: Control) -> DeploymentView:
     shown = view(_find(ask.params["deployment"], control), control)
     control.deployments.remove(shown.name)
     await control.changed()
-    return shown
+    return msgspec.structs.replace(shown, state="removed")
 
 
 async def export(_ask: Ask, control: Control) -> DocumentView:
     """Return the whole desired state; never secrets."""
-    return DocumentView(document=write_document(control.deployments.document()))
+    return DocumentView(document=write_document(control.document()))
 
 
 async def plan(ask: Ask, control: Control) -> PlanView:
     """Say what applying a document would change; changes nothing."""
-    document = read_document(ask.read(DocumentBody).document)
-    return PlanView(changes=control.deployments.changes(document))
+    document = await asyncio.to_thread(read_document, ask.read(DocumentBody).document)
+    return PlanView(changes=control.changes(document))
 
 
 async def apply(ask: Ask, control: Control) -> PlanView:
     """Make the desired state that of a document."""
-    document = read_document(ask.read(DocumentBody).document)
-    changes = control.deployments.changes(document)
+    document = await asyncio.to_thread(read_document, ask.read(DocumentBody).document)
+    changes = control.changes(document)
     jobs = control.apply(document, ask.principal.name)
+    if document.limits is not None:
+        await control.limits_changed()
     await control.changed()
     return PlanView(changes=changes, jobs=jobs)
 
@@ -124,7 +134,7 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
     load = control.publisher.load(control.gateways.names)
     return DeploymentView(
         name=deployment.name,
-        state=route.state,
+        state=route.state if control.serving or route.state == "missing" else "stopped",
         reason=route.reason,
         progress=route.progress,
         model=route.model,
@@ -137,19 +147,25 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
             ReplicaView(
                 id=replica.id,
                 state=replica.state,
-                since=replica.since,
+                since=_wall(replica.since),
                 version=replica.launch.version,
                 pid=replica.pid,
                 bytes=replica.launch.bytes,
                 resident=control.pool.resident(replica),
                 inflight=load.inflight.get(replica.id, 0),
-                used=replica.used,
+                used=_wall(replica.used),
                 failures=replica.failures,
+                circuit=control.circuit(replica),
                 reason=replica.reason,
             )
             for replica in control.pool.replicas_of(deployment.name)
         ],
     )
+
+
+def _wall(moment: float) -> float:
+    """Return a monotonic time as epoch seconds; 0 stays never."""
+    return moment and time.time() - (time.monotonic() - moment)
 
 
 def _find(name: str, control: Control) -> Deployment:

@@ -4,15 +4,21 @@ import msgspec
 
 from freehold.control.control import Control
 from freehold.control.keys import KeyView, NewKey
+from freehold.control.limits import read_budgets
 from freehold.gateway.admin.ask import Ask, Body
 
 
 class KeyBody(Body, frozen=True):
-    """Whose key, with which role; ``expires_in`` is in seconds from now."""
+    """Whose key, with which role; ``expires_in`` is in seconds from now.
+
+    ``budget`` are limits of the key alone, as ``tokens=100000/day`` or ``money=25.50``.
+    """
 
     principal: str
     role: str = "developer"
     expires_in: float | None = None
+    team: str | None = None
+    budget: tuple[str, ...] = ()
 
 
 class Revoked(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,8 +37,11 @@ async def create(ask: Ask, control: Control) -> NewKey:
     """Make a key; its secret is in this answer and nowhere else."""
     body, now = ask.read(KeyBody), control.clock()
     expires = None if body.expires_in is None else now + body.expires_in
-    created = control.keys.create(body.principal, body.role, expires, now)
-    await control.keys_changed()
+    read_budgets("key:none", body.budget)
+    created = control.keys.create(body.principal, body.role, expires, now, body.team)
+    limits = read_budgets(f"key:{created.id}", body.budget)
+    control.limits.put(limits, now, ask.principal.name)
+    await control.keys_changed(trusting=True)
     return created
 
 

@@ -92,10 +92,19 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     freed_bytes: int
 
 
+class SettingsRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """One revision of a version's launch settings."""
+
+    revision: int
+    settings: dict[str, int | None]
+    created: float
+    created_by: str
+
+
 class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     """A version's launch settings, the newest revision last."""
 
-    revisions: list[SettingsRow]
+    revisions: list[SettingsRevision]
     settings: LaunchSettings
 
 
@@ -189,8 +198,8 @@ async def show_settings(ask: Ask, control: Control) -> SettingsView:
     """Show how a version is launched, every revision of it."""
     name, number = ask.params["model"], version_number(ask.params["version"])
     version = control.registry.version(name, number)
-    revisions = control.registry.launch_settings(name, number)
-    return SettingsView(revisions=revisions, settings=version.settings)
+    rows = control.registry.launch_settings(name, number)
+    return SettingsView(revisions=list(map(_revision, rows)), settings=version.settings)
 
 
 async def set_settings(ask: Ask, control: Control) -> SettingsView:
@@ -202,6 +211,15 @@ async def set_settings(ask: Ask, control: Control) -> SettingsView:
     )
     await control.changed()
     return await show_settings(ask, control)
+
+
+def _revision(row: SettingsRow) -> SettingsRevision:
+    return SettingsRevision(
+        revision=row.revision,
+        settings=msgspec.json.decode(row.document, type=dict[str, int | None]),
+        created=row.created,
+        created_by=row.created_by,
+    )
 
 
 def _refuse_in_use(model: str, control: Control) -> None:

@@ -5,13 +5,22 @@ from typing import Any
 from freehold.control.jobs import Job
 from freehold.control.keys import KeyView, NewKey
 from freehold.errors import Missing, WrongMethod
-from freehold.gateway.admin import deployments, jobs, keys, models, records, status
+from freehold.gateway.admin import (
+    deployments,
+    gateways,
+    jobs,
+    keys,
+    limits,
+    models,
+    records,
+    status,
+)
 from freehold.gateway.admin.ask import Handler, Route
 from freehold.models.catalog import CatalogEntry
 from freehold.models.deploy import Deployment
 from freehold.models.registry import LaunchSettings
 
-D, M, K, R = deployments, models, keys, records
+D, M, K, L, R = deployments, models, keys, limits, records
 
 
 def _route(
@@ -46,7 +55,7 @@ ROUTES: tuple[Route, ...] = (
     _route(f"GET {_MODEL}", "model:read", M.show, M.ModelView),
     _route(f"DELETE {_MODEL}", "model:remove", M.remove, M.Removed),
     _route(f"DELETE {_VERSION}", "model:remove", M.remove_version, M.Removed),
-    _route(f"POST {_VERSION}/verify", "model:read", M.verify, Job, None, 202),
+    _route(f"POST {_VERSION}/verify", "model:import", M.verify, Job, None, 202),
     _route(f"GET {_VERSION}/settings", "model:read", M.show_settings, M.SettingsView),
     _route(f"PUT {_VERSION}/settings", "model:import", M.set_settings, M.SettingsView,
            LaunchSettings),
@@ -64,9 +73,18 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /api/desired", "deployment:read", D.export, D.DocumentView),
     _route("PUT /api/desired", "deployment:write", D.apply, D.PlanView, D.DocumentBody),
     _route("POST /api/desired/plan", "deployment:read", D.plan, D.PlanView, D.DocumentBody),
+    _route("GET /api/gateways", "deployment:read", gateways.show, gateways.GatewaysView),
+    _route("POST /api/gateways/restart", "gateway:restart", gateways.restart,
+           gateways.GatewaysView, None, 202),
     _route("GET /api/keys", "key:read", K.list_keys, list[KeyView]),
     _route("POST /api/keys", "key:write", K.create, NewKey, K.KeyBody, 201),
     _route("DELETE /api/keys/{key}", "key:write", K.revoke, K.Revoked),
+    _route("GET /api/limits", "limit:read", L.list_limits, list[L.LimitView],
+           query={"of": "only of this subject, as team:support"}),
+    _route("PUT /api/limits", "limit:write", L.set_limits, list[L.LimitView], L.LimitsBody),
+    _route("DELETE /api/limits", "limit:write", L.remove_limits, list[L.LimitView],
+           query={"of": "whose, as team:support", "measure": "only of this measure",
+                  "per": "only of this window"}),
     _route("GET /api/usage", "usage:read", R.usage, R.UsageView,
            query={"since": "only from this UTC day on, as 2026-01-31"}),
     _route("GET /api/audit", "audit:read", R.audit, R.AuditView, query=_PAGE),

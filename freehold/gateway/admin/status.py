@@ -9,17 +9,8 @@ from freehold.control.control import Control
 from freehold.control.jobs import Job
 from freehold.gateway.admin.ask import Ask
 from freehold.gateway.admin.deployments import DeploymentView, view
+from freehold.gateway.admin.gateways import GatewayView, views
 from freehold.runtime.process import resident_of
-
-
-class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
-    """A gateway process. ``revision`` is the snapshot it works from; memory in bytes."""
-
-    name: str
-    pid: int | None
-    resident: int
-    revision: int
-    inflight: int
 
 
 class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +45,11 @@ async def status(_ask: Ask, control: Control) -> StatusView:
         version=__version__,
         home=str(control.home.root),
         url=control.public_url,
-        ready=control.publisher.snapshot.ready,
+        ready=control.serving and control.publisher.snapshot.ready,
         revision=control.publisher.snapshot.revision,
         control_pid=os.getpid(),
         control_resident=resident_of(os.getpid()),
-        gateways=_gateways(control),
+        gateways=views(control),
         memory=MemoryView(
             budget=control.pool.room,
             planned=sum(each.launch.bytes for each in replicas if each.pid is not None),
@@ -67,18 +58,3 @@ async def status(_ask: Ask, control: Control) -> StatusView:
         deployments=deployments,
         jobs=[job for job in control.jobs.all() if job.state == "running"],
     )
-
-
-def _gateways(control: Control) -> list[GatewayView]:
-    pids = control.gateways.pids()
-    sightings = control.publisher.sightings
-    return [
-        GatewayView(
-            name=name,
-            pid=pids.get(name),
-            resident=resident_of(pids[name]) if name in pids else 0,
-            revision=sightings[name].revision if name in sightings else 0,
-            inflight=sum(sightings[name].inflight.values()) if name in sightings else 0,
-        )
-        for name in control.gateways.names
-    ]

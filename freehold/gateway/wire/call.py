@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from freehold.errors import Invalid
+from freehold.gateway.wire import strict
 
 T = TypeVar("T")
 Fields = dict[str, msgspec.Raw]
@@ -19,9 +20,10 @@ _FIELDS = msgspec.json.Decoder(Fields)
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a model.
 
-    ``task`` is ``chat``, ``completion`` or ``embedding``; ``path`` is the engine's route for it.
-    ``prompt`` estimates the tokens it says, ``tokens`` the context it needs.
-    ``prompts`` is how many prompts share the request, ``choices`` how many answers each gets.
+    ``task`` is ``chat``, ``completion``, ``embedding`` or ``rerank``; ``path`` is the engine's
+    route for it. ``prompt`` estimates the tokens it says, ``tokens`` the context it needs.
+    ``streams`` says whether that route can; an ``optional`` one engines may lack. ``prompts`` is
+    how many prompts share the request, ``choices`` how many answers each gets.
     """
 
     task: str
@@ -34,11 +36,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     fields: Fields
     prompts: int = 1
     choices: int = 1
+    streams: bool = True
+    optional: bool = False
 
     def body(self, model: str, *, stream: bool) -> bytes:
         """Return the request for an engine that calls the model ``model``."""
         fields: dict[str, object] = {**self.fields, "model": model}
-        if self.task != "embedding":
+        if self.streams:
             fields["stream"] = stream
             if stream:
                 fields["stream_options"] = {"include_usage": True}
@@ -55,11 +59,18 @@ class StreamOptions(msgspec.Struct):
 
 def read_fields(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, Fields]:
     """Return the validated request and its raw fields; ``Invalid`` says where it is wrong."""
+    request, fields = decode(body, decoder), _FIELDS.decode(body)
+    strict.check(body, fields)
+    return request, fields
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T], within: str = "") -> T:
+    """Return what a body says; ``within`` names what it is a part of, for errors."""
     try:
-        return decoder.decode(body), _FIELDS.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at ")
-        path = where.strip("`").removeprefix("$.").removeprefix("$") or None
+        path = ".".join(filter(None, (within, where.strip("`").lstrip("$").lstrip(".")))) or None
         at = f" at {path}" if path else ""
         raise Invalid("invalid.request", f"{text}{at}", param=path) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from freehold.gateway.wire.call import Call, StreamOptions, read_fields
+from freehold.gateway.wire.count import Count, count_of
 from freehold.gateway.wire.dialect import Dialect, untouched
 from freehold.gateway.wire.events import EventWriter
 
@@ -62,4 +63,5 @@ def read(body: bytes) -> Call:
     )
 
 
+COUNT = Count(name="chat", read=lambda body: count_of(read(body)))
 DIALECT = Dialect(name="chat", read=read, writer=EventWriter, render=untouched)

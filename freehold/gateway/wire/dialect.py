@@ -5,14 +5,15 @@ Engines speak chat completions (and completions, embeddings): a ``Call`` is what
 border, so every dialect works with every engine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from freehold.gateway.faults import Fault
 from freehold.gateway.wire.assemble import decode_event
 from freehold.gateway.wire.call import Call
-from freehold.gateway.wire.usage import Tally
+from freehold.gateway.wire.usage import Counts, Tally, read_counts
 
 
 class Chunk(msgspec.Struct):
@@ -39,6 +40,11 @@ class Reply(msgspec.Struct, frozen=True):
 
     data: bytes
 
+    @property
+    def counts(self) -> Counts:
+        """The token counts that the document tells."""
+        return read_counts(self.data)
+
     def decoded(self) -> dict[str, Any]:
         """Return the document decoded."""
         found: dict[str, Any] = msgspec.json.decode(self.data)
@@ -56,14 +62,22 @@ class Writer(Protocol):
         """Return the end of the answer; called once, when the engine is through."""
         ...
 
+    def broken(self, found: Fault) -> bytes:
+        """Return the end of an answer that failed on its way, at whatever point."""
+        ...
+
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """One API. ``read`` checks a body, ``writer`` streams, ``render`` writes a whole answer."""
+    """One API. ``read`` checks a body, ``writer`` streams, ``render`` writes a whole answer.
+
+    ``recall`` puts in what was said before, where an API keeps that for its clients.
+    """
 
     name: str
     read: Callable[[bytes], Call]
     writer: Callable[[Call, str], Writer]
     render: Callable[[Call, Reply, str], bytes]
+    recall: Callable[[Call], Awaitable[Call]] | None = None
 
 
 def untouched(_call: Call, reply: Reply, _request_id: str) -> bytes:

@@ -35,6 +35,7 @@ def read(body: bytes) -> Call:
         prompt=len(body) // 4,
         tokens=len(body) // 4 if isinstance(request.input, str) else 0,
         fields=fields,
+        streams=False,
     )
 
 

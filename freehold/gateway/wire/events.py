@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from freehold.gateway.faults import Fault
 from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk
 from freehold.gateway.wire.usage import Tally
@@ -48,6 +49,10 @@ class EventWriter:
             return _events([_encode(merged), b"[DONE]"])
         last = {**(closing or held), "choices": [], "usage": usage}
         return _events([_encode(held), _encode(last), b"[DONE]"])
+
+    def broken(self, found: Fault) -> bytes:
+        """Return the error as an event."""
+        return _events([found.body])
 
 
 def _events(data: Sequence[bytes]) -> bytes:

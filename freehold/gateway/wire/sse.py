@@ -1,11 +1,16 @@
 """Server-sent events: cut an engine's bytes into the data of its events."""
 
+from collections.abc import Iterator
+
 from freehold.errors import EngineLost
 
 LONGEST_EVENT = 8 * 1024 * 1024
 DONE = b"[DONE]"
 NOTHING = b"null"
 """llama.cpp opens the stream of a request with several prompts with this event."""
+
+
+_OTHERS = (b":", b"event:", b"id:", b"retry:")
 
 
 class Events:
@@ -34,6 +39,14 @@ def _data(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and b"\n" not in event:
         data = event[6:]
     else:
-        lines = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-        data = b"\n".join(lines)
+        data = b"\n".join(_lines(event))
     return data if data and data != NOTHING else None
+
+
+def _lines(event: bytes) -> Iterator[bytes]:
+    for line in event.split(b"\n"):
+        if line.startswith(b"data:"):
+            yield line[5:].lstrip(b" ")
+        elif line and not line.startswith(_OTHERS):
+            # The standard ignores it. But it was a token once, and the answer would lack it.
+            raise EngineLost("unavailable.engine_protocol", "the engine sent a garbled event")

@@ -1,24 +1,97 @@
 """Token counts: added up over the parts of an answer, estimated where an engine gives none."""
 
+from typing import Annotated, Protocol
+
 import msgspec
 
 from freehold.errors import EngineLost
 from freehold.gateway.wire.call import Call
+from freehold.record.entry import MOST_TOKENS
+
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 
 
 class Details(msgspec.Struct, frozen=True):
     """``prompt_tokens_details``."""
 
-    cached_tokens: int | None = 0
+    cached_tokens: Tokens | None = 0
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """``completion_tokens_details``."""
+
+    reasoning_tokens: int | None = 0
 
 
 class Usage(msgspec.Struct):
     """``usage`` as engines send it."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+    total_tokens: Tokens = 0
     prompt_tokens_details: Details | None = None
+    completion_tokens_details: Spent | None = None
+
+
+class Counts(Protocol):
+    """Token counts of an answer; ``estimated`` says that they are ours and not the engine's."""
+
+    @property
+    def prompt(self) -> int:
+        """Tokens read."""
+        ...
+
+    @property
+    def completion(self) -> int:
+        """Tokens written."""
+        ...
+
+    @property
+    def cached(self) -> int:
+        """Tokens of the prompt that the engine had in its cache."""
+        ...
+
+    @property
+    def reasoning(self) -> int:
+        """Tokens written that were reasoning."""
+        ...
+
+    @property
+    def estimated(self) -> bool:
+        """Whether these are our own counts."""
+        ...
+
+
+class _Told(msgspec.Struct, frozen=True):
+    prompt: int
+    completion: int
+    cached: int
+    reasoning: int
+    estimated: bool
+
+
+class _Usage(Usage):
+    estimated: bool = False
+
+
+class _Document(msgspec.Struct):
+    usage: _Usage = msgspec.field(default_factory=_Usage)
+
+
+_DOCUMENT = msgspec.json.Decoder(_Document)
+
+
+def read_counts(data: bytes) -> Counts:
+    """Return the counts that an answer's document tells, as it goes to the client."""
+    usage = _DOCUMENT.decode(data).usage
+    details, spent = usage.prompt_tokens_details, usage.completion_tokens_details
+    return _Told(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        (details.cached_tokens if details else 0) or 0,
+        (spent.reasoning_tokens if spent else 0) or 0,
+        usage.estimated,
+    )
 
 
 def read_usage(value: object) -> Usage:
@@ -32,7 +105,11 @@ def read_usage(value: object) -> Usage:
 
 
 class Tally:
-    """Adds up one call's usage. An engine reports once for every prompt and choice."""
+    """Adds up one call's usage. An engine reports once for every prompt and choice.
+
+    ``carried`` are tokens that another engine had written before this one went on: they were part
+    of its prompt, and are part of the answer. They were counted by us.
+    """
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -40,7 +117,9 @@ class Tally:
         self._prompt = 0
         self._cached = 0
         self._completion = 0
+        self._reasoning = 0
         self.frames = 0
+        self.carried = 0
 
     def add(self, usage: Usage) -> None:
         """Take one report. Choices share their prompt, prompts of a list add up."""
@@ -52,26 +131,35 @@ class Tally:
             self._prompt = max(self._prompt, usage.prompt_tokens)
         self._cached = max(self._cached, cached or 0)
         self._completion += usage.completion_tokens
+        if usage.completion_tokens_details:
+            self._reasoning += usage.completion_tokens_details.reasoning_tokens or 0
 
     @property
     def estimated(self) -> bool:
-        """True when the engine reported nothing (yet) and the counts are ours."""
-        return self._reports == 0
+        """True when counts are ours: the engine reported nothing (yet), or not all was its own."""
+        return self._reports == 0 or self.carried > 0
 
     @property
     def prompt(self) -> int:
         """Tokens read."""
-        return self._call.prompt if self.estimated else self._prompt
+        said = self._prompt - self.carried if self._reports else self._call.prompt
+        return min(said, MOST_TOKENS)
 
     @property
     def completion(self) -> int:
         """Tokens written; every event of a stream counts as one where nothing was reported."""
-        return self.frames if self.estimated else self._completion
+        said = self._completion if self._reports else self.frames
+        return min(self.carried + said, MOST_TOKENS)
 
     @property
     def cached(self) -> int:
         """Tokens of the prompt that the engine had in its cache."""
         return self._cached
+
+    @property
+    def reasoning(self) -> int:
+        """Tokens written of which the engine says that they were reasoning."""
+        return self._reasoning
 
     def document(self) -> dict[str, object]:
         """Return the ``usage`` object for the client."""
@@ -80,5 +168,10 @@ class Tally:
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self._cached},
+            **(
+                {"completion_tokens_details": {"reasoning_tokens": self._reasoning}}
+                if self._reasoning
+                else {}
+            ),
             **({"estimated": True} if self.estimated else {}),
         }

@@ -1,0 +1,70 @@
+"""The gateway processes: what goes on in them, and their replacement one by one."""
+
+import msgspec
+
+from freehold.control.control import Control
+from freehold.gateway.admin.ask import Ask
+from freehold.runtime.process import resident_of
+from freehold.runtime.standing import Standing
+
+
+class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway process. ``revision`` is the snapshot it works from; memory in bytes.
+
+    ``inflight`` counts requests at engines, ``requests`` all that are under way, ``tasks`` what its
+    event loop works on, ``connections`` what is open to it.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    resident: int
+    revision: int
+    inflight: int
+    requests: int
+    connections: int
+    tasks: int
+
+
+class GatewaysView(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them. ``rolling`` while some are to be replaced; ``trouble`` with the certificate."""
+
+    rolling: bool
+    trouble: str | None
+    gateways: list[GatewayView]
+
+
+async def show(_ask: Ask, control: Control) -> GatewaysView:
+    """Show the gateway processes."""
+    return GatewaysView(
+        rolling=control.gateways.is_rolling,
+        trouble=control.gateways.trouble,
+        gateways=views(control),
+    )
+
+
+async def restart(ask: Ask, control: Control) -> GatewaysView:
+    """Read settings and certificate again and replace every gateway; no request is dropped."""
+    control.gateways.restart()
+    return await show(ask, control)
+
+
+def views(control: Control) -> list[GatewayView]:
+    """Return every gateway as it was heard of last."""
+    return [_view(name, pid, control) for name, pid in sorted(control.gateways.pids().items())]
+
+
+def _view(name: str, pid: int, control: Control) -> GatewayView:
+    seen = control.publisher.sightings.get(name)
+    door = seen.door if seen else Standing()
+    return GatewayView(
+        name=name,
+        state=control.gateways.state(name),
+        pid=pid,
+        resident=resident_of(pid),
+        revision=seen.revision if seen else 0,
+        inflight=sum(seen.inflight.values()) if seen else 0,
+        requests=door.requests,
+        connections=door.connections,
+        tasks=door.tasks,
+    )

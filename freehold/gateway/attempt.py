@@ -1,0 +1,268 @@
+"""One replica asked once: what comes is checked and counted, and only a whole answer ends well."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from freehold.errors import EngineLost, FreeholdError
+from freehold.gateway.blame import blame_error
+from freehold.gateway.seam import Seam
+from freehold.gateway.upstream import Upstream
+from freehold.gateway.watch import Watch
+from freehold.gateway.wire.assemble import Assembly, decode_event
+from freehold.gateway.wire.call import Call
+from freehold.gateway.wire.dialect import Chunk, Reply
+from freehold.gateway.wire.usage import Tally, Usage, read_usage
+from freehold.store.snapshot import Route, Target
+
+_encode = msgspec.json.encode
+
+Piece = list[Chunk] | Reply
+"""What an attempt yields: batches of chunks, or one whole answer."""
+
+
+class Blank(EngineLost):
+    """An answer without a word in it. ``piece`` is that answer, should nobody know better."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__("unavailable.engine_blank", "the engine's answer is empty", retry_after=1)
+        self.piece = piece
+
+
+class Attempt:
+    """``tally`` is right at every moment, also when the attempt breaks off.
+
+    ``seam`` joins the stream to what the client has; ``blank`` lets an answer without words pass.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        route: Route,
+        target: Target,
+        end: float,
+        *,
+        seam: Seam | None = None,
+        blank: bool = False,
+    ) -> None:
+        self.route = route
+        self.target = target
+        self.tally = Tally(call)
+        self._call = call
+        self._end = end
+        self._seam = seam
+        self._blank = blank or seam is not None
+        self._unfinished = call.choices * call.prompts
+        self._finished: set[int] = set()
+        self._spoken = False
+
+    async def stream(self, upstream: Upstream) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's chunks; the first batch has its first word in it."""
+        watch = Watch(self.route.deadlines, self._end)
+        held: list[Chunk] = []
+        try:
+            async with aclosing(self._events(upstream, watch)) as batches:
+                async for batch in batches:
+                    self._read(batch, held)
+                    if self._spoken and held:
+                        ready, held = held, []
+                        yield ready
+                    self._mark(watch)
+        except FreeholdError:
+            if not self._whole:  # else nothing was lost but the counts
+                raise
+        finally:
+            watch.close()
+        if not self._whole:
+            raise EngineLost(
+                "unavailable.engine_cut", "the engine broke off in mid-answer", retry_after=1
+            )
+        if not self._spoken and not self._blank and self._stopped(held):
+            raise Blank(held)
+        if held:
+            yield held
+
+    async def assembled(self, upstream: Upstream) -> AsyncGenerator[Piece, None]:
+        """Yield one whole answer, put together from a stream."""
+        assembly = Assembly()
+        async with aclosing(self.stream(upstream)) as batches:
+            try:
+                async for batch in batches:
+                    _feed(assembly, batch)
+            except Blank as error:
+                _feed(assembly, error.piece)
+                raise Blank(self._reply(assembly)) from error
+        yield self._reply(assembly)
+
+    async def document(self, upstream: Upstream) -> AsyncGenerator[Piece, None]:
+        """Yield one whole answer, as the engine gives it."""
+        watch = Watch(self.route.deadlines, self._end)
+        try:
+            body = await upstream.document(self._call, self.target, watch)
+        finally:
+            watch.close()
+        yield self._checked(body)
+
+    def _events(self, upstream: Upstream, watch: Watch) -> AsyncGenerator[list[bytes], None]:
+        return upstream.events(self._call, self.target, watch)
+
+    def _mark(self, watch: Watch) -> None:
+        if self._whole:
+            watch.closing()
+        elif self._spoken:
+            watch.progressed()
+
+    @property
+    def _whole(self) -> bool:
+        return len(self._finished) >= self._unfinished
+
+    def _read(self, batch: list[bytes], held: list[Chunk]) -> None:
+        """Check and count events; decoded only where there is something to see."""
+        for data in batch:
+            chunk, ended = self._chunk(data)
+            joined = self._seam.join(chunk) if self._seam is not None else chunk
+            if joined is not None:
+                held.append(joined)
+            self._finished |= ended
+
+    def _chunk(self, data: bytes) -> tuple[Chunk, set[int]]:
+        """Return an event, and the choices that it ends."""
+        try:
+            event = _EVENT.decode(data)
+        except msgspec.DecodeError as error:
+            raise EngineLost(
+                "unavailable.engine_protocol", "the engine sent an event that is none"
+            ) from error
+        if _given(event.error):
+            raise blame_error(data)
+        choices = event.choices or ()
+        ended = {choice.index for choice in choices if choice.finish_reason is not None}
+        if not self._spoken:
+            self._spoken = any(choice.speaks for choice in choices)
+        decoded: dict[str, Any] | None = None
+        if _given(event.usage):
+            decoded = decode_event(data)
+            self.tally.add(read_usage(decoded.pop("usage")))
+            if not choices:
+                return Chunk(data, decoded, closing=True), ended
+            data = _encode(decoded)
+        self.tally.frames += 1
+        return Chunk(data, decoded, finished=bool(ended)), ended
+
+    def _stopped(self, chunks: list[Chunk]) -> bool:
+        """Say whether an engine that said nothing pretends to have said all."""
+        found = [c for chunk in chunks for c in chunk.decoded().get("choices") or ()]
+        return any(choice.get("finish_reason") == "stop" for choice in found)
+
+    def _reply(self, assembly: Assembly) -> Reply:
+        return Reply(_encode({**assembly.document(), "usage": self.tally.document()}))
+
+    def _checked(self, body: bytes) -> Reply:
+        """Check and count a whole answer."""
+        try:
+            outline = _OUTLINE.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineLost(
+                "unavailable.engine_protocol", "the engine's answer is not what it should be"
+            ) from error
+        if _given(outline.error):
+            raise blame_error(body)
+        if not self._call.streams:
+            if not (outline.data or outline.results or outline.input_tokens):
+                raise EngineLost("unavailable.engine_protocol", "the engine's answer is empty")
+        elif not outline.choices or any(not choice.whole for choice in outline.choices):
+            raise EngineLost("unavailable.engine_protocol", "the engine's answer is not whole")
+        reply = self._counted(body, outline.usage)
+        if outline.choices and not self._blank and all(c.blank for c in outline.choices):
+            raise Blank(reply)
+        return reply
+
+    def _counted(self, body: bytes, usage: Usage | None) -> Reply:
+        if usage is None:
+            return Reply(_encode({**msgspec.json.decode(body), "usage": self.tally.document()}))
+        self.tally.add(usage)
+        return Reply(body)
+
+
+Ask = Callable[[Attempt], AsyncGenerator[Piece, None]]
+"""How an attempt is made: one of its methods."""
+
+
+class _Part(msgspec.Struct):
+    """As much of a choice in a stream's event as must be understood to pass it on."""
+
+    index: int = 0
+    finish_reason: str | None = None
+    text: str | None = None
+    delta: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def speaks(self) -> bool:
+        if self.text:
+            return True
+        delta = None if self.delta is msgspec.UNSET else msgspec.json.decode(self.delta)
+        return isinstance(delta, dict) and any(v for name, v in delta.items() if name != "role")
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Part] | None = None
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Message(msgspec.Struct):
+    content: str | list[msgspec.Raw] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+    function_call: Any = None
+    audio: Any = None
+
+
+class _Choice(msgspec.Struct):
+    """As much of a choice in a whole answer."""
+
+    finish_reason: str | None = None
+    message: _Message | None = None
+    text: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.finish_reason is not None and (
+            self.message is not None or self.text is not None
+        )
+
+    @property
+    def blank(self) -> bool:
+        said = self.text or (
+            self.message is not None and any(msgspec.structs.astuple(self.message))
+        )
+        return not said and self.finish_reason == "stop"
+
+
+class _Outline(msgspec.Struct):
+    """As much of an engine's answer as we must understand to pass it on."""
+
+    choices: list[_Choice] = []
+    data: list[msgspec.Raw] = []
+    results: list[msgspec.Raw] = []
+    input_tokens: int | None = None
+    usage: Usage | None = None
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+_OUTLINE = msgspec.json.Decoder(_Outline)
+
+
+def _given(raw: msgspec.Raw | msgspec.UnsetType) -> bool:
+    return raw is not msgspec.UNSET and bytes(raw) != b"null"
+
+
+def _feed(assembly: Assembly, batch: Piece) -> None:
+    assert isinstance(batch, list)
+    for chunk in batch:
+        assembly.feed(chunk.decoded())

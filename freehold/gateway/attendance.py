@@ -1,0 +1,45 @@
+"""Is the client still there, while its request is worked on?"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+LOOK_AFTER = 0.02
+"""Seconds before anybody looks: most requests that cost nothing to finish are over by then."""
+
+
+class Attendance:
+    """Cancels the task that made it once the client has hung up; ``left`` tells why.
+
+    ``hang_up`` returns when that happens. ``end`` must be called when the work is over.
+    """
+
+    def __init__(self, hang_up: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.left = False
+        self._task = task
+        self._over = False
+        self._hang_up = hang_up
+        self._looking: asyncio.Future[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(LOOK_AFTER, self._look)
+
+    def leave(self) -> None:
+        """Act as if the client had hung up."""
+        if not self._over and not self.left:
+            self.left = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._over = True
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look(self) -> None:
+        self._looking = asyncio.ensure_future(self._hang_up())
+        self._looking.add_done_callback(self._noticed)
+
+    def _noticed(self, looking: asyncio.Future[None]) -> None:
+        if not looking.cancelled() and looking.exception() is None:
+            self.leave()

@@ -1,0 +1,157 @@
+"""The door: what holds for every request before anybody asks what it is for.
+
+Keeps account of the requests that are under way, so that they can be seen, and let go when their
+connection ends or the process does.
+"""
+
+import asyncio
+import time
+from typing import Protocol
+
+from freehold.errors import FreeholdError, Invalid, TooLarge, Unavailable, WrongMethod
+from freehold.gateway import cors
+from freehold.gateway.cors import Headers
+from freehold.gateway.peers import client_of, networks
+from freehold.runtime.standing import Standing
+from freehold.settings import Server
+
+BYTES_A_SECOND = 32 * 1024
+"""The slowest a body may come once ``body_timeout`` is over."""
+
+_ALWAYS: Headers = [("server", "freehold"), ("x-content-type-options", "nosniff")]
+_CLOSE: Headers = [("connection", "close")]
+
+
+class Guest(Protocol):
+    """A request under way, as far as the door knows it."""
+
+    peer: str
+    is_multiplexed: bool
+
+    def abandon(self) -> None:
+        """Act as if its client had hung up."""
+        ...
+
+
+class Request(Protocol):
+    """What the door looks at of a request."""
+
+    @property
+    def http_version(self) -> str:
+        """``1``, ``1.1`` or ``2``."""
+        ...
+
+    @property
+    def length_of_url(self) -> int:
+        """Bytes of path and query."""
+        ...
+
+    def header(self, name: str) -> str | None:
+        """Return a header."""
+        ...
+
+    def headers(self, name: str) -> list[str]:
+        """Return all headers of a name."""
+        ...
+
+
+class Door:
+    """One a process. ``draining`` and ``closing`` are set once and stay."""
+
+    def __init__(self, settings: Server) -> None:
+        self.settings = settings
+        self.draining = False
+        self.closing = False
+        self.connections = 0
+        self.last: dict[str, float] = {}
+        self._inside: dict[str, set[Guest]] = {}
+        self._trusted = networks(settings.trusted_proxies)
+        cors.check_origins(settings.cors_origins)
+
+    def standing(self) -> Standing:
+        """Return what goes on now; the number of connections is a moment old."""
+        return Standing(
+            connections=self.connections,
+            requests=self.requests,
+            tasks=len(asyncio.all_tasks()),
+            draining=self.draining,
+        )
+
+    @property
+    def requests(self) -> int:
+        """How many requests are under way."""
+        return sum(map(len, self._inside.values()))
+
+    def is_busy(self, peer: str) -> bool:
+        """Say whether a request of a connection is under way."""
+        return peer in self._inside
+
+    def enter(self, guest: Guest) -> None:
+        """Count a request in."""
+        self._inside.setdefault(guest.peer, set()).add(guest)
+
+    def leave(self, guest: Guest) -> None:
+        """Count it out."""
+        inside = self._inside[guest.peer]
+        inside.discard(guest)
+        if not inside:
+            del self._inside[guest.peer]
+        self.last[guest.peer] = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of every request that is left."""
+        self.closing = True
+        for inside in list(self._inside.values()):
+            for guest in list(inside):
+                guest.abandon()
+
+    def refusal(self, request: Request, guest: Guest) -> FreeholdError | None:
+        """Return why a request goes no further, whatever it is for."""
+        if request.length_of_url > self.settings.url_limit:
+            return TooLarge(
+                "invalid.url_too_long",
+                f"the URL is over {self.settings.url_limit} bytes: send less, or raise "
+                "server.url_limit",
+            )
+        if guest.is_multiplexed:
+            if len(self._inside[guest.peer]) > self.settings.streams:
+                text = f"over {self.settings.streams} requests at a time on one connection"
+                return Unavailable("unavailable.streams", text, retry_after=1)
+            return None
+        if request.http_version == "1.1" and len(request.headers("host")) != 1:
+            return Invalid("invalid.host", "a request has exactly one Host header")
+        if request.header("transfer-encoding") not in (None, "chunked"):
+            return Invalid(
+                "invalid.transfer_encoding", "a body comes plain or chunked, nothing else"
+            )
+        return None
+
+    def client(self, peer: str, request: Request) -> str:
+        """Return the address of the client: the peer's, or what a trusted proxy says."""
+        if not self._trusted:
+            return peer
+        header = self.settings.proxy_header
+        return client_of(peer, header, request.headers(header), self._trusted)
+
+    def answer_headers(self, request: Request) -> Headers:
+        """Return what every answer carries."""
+        found = _ALWAYS
+        if self.settings.cors_origins:
+            origin = request.header("origin")
+            found = found + cors.answer_headers(origin, self.settings.cors_origins)
+        if self.draining and request.http_version != "2":
+            found = found + _CLOSE
+        return found
+
+    def preflight(self, request: Request) -> Headers:
+        """Return the headers of the answer to ``OPTIONS``, with which browsers ask first.
+
+        Raises ``Forbidden`` for an origin that is not allowed.
+        """
+        if request.header("access-control-request-method") is None:
+            raise WrongMethod("invalid.method", "OPTIONS is for browsers that ask first")
+        return cors.preflight(request.header("origin"), self.settings.cors_origins)
+
+    def body_time(self, length: int) -> float:
+        """Return the seconds that a body of so many bytes may take."""
+        return self.settings.body_timeout + length / BYTES_A_SECOND
