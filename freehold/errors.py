@@ -5,14 +5,18 @@
     FreeholdError
     ├── Refused              the caller may not
     │   ├── Unauthenticated  say who you are
-    │   └── Forbidden        your role does not allow it
+    │   ├── Forbidden        your role does not allow it
+    │   └── OverQuota        a limit is reached: ask for less, or later
+    │       └── Exhausted    the budget is spent: it must be raised
     ├── Missing              there is no such thing
     ├── Invalid              the request or file is wrong: change it
     │   ├── TooLarge         it is over a limit
+    │   ├── TooLate          it came too slowly
     │   ├── WrongMethod      the route takes another HTTP method
     │   └── Conflict         it clashes with what is there
     ├── Unavailable          not now: try again later
     │   ├── NoCapacity       loading, or no room
+    │   │   └── Busy         the engine has too much to do
     │   ├── EngineLost       the engine went away
     │   └── TooSlow          a deadline passed
     └── Broken               something stored is damaged: an operator must look
@@ -69,6 +73,18 @@ class Forbidden(Refused):
     kind = "forbidden"
 
 
+class OverQuota(Refused):
+    """A limit is reached: ask for less, or later."""
+
+    kind = "over_quota"
+
+
+class Exhausted(OverQuota):
+    """A budget is spent, and no time brings it back."""
+
+    kind = "exhausted"
+
+
 class Missing(FreeholdError):
     """The named thing does not exist."""
 
@@ -85,6 +101,12 @@ class TooLarge(Invalid):
     """Over a stated limit."""
 
     kind = "too_large"
+
+
+class TooLate(Invalid):
+    """It came too slowly."""
+
+    kind = "too_late"
 
 
 class WrongMethod(Invalid):
@@ -109,6 +131,12 @@ class NoCapacity(Unavailable):
     """Loading, queued, or no room for it."""
 
     kind = "no_capacity"
+
+
+class Busy(NoCapacity):
+    """The engine has too much to do; ``retry_after`` is what it asks for."""
+
+    kind = "busy"
 
 
 class EngineLost(Unavailable):

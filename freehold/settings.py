@@ -8,16 +8,20 @@ are written as references (``file:PATH``, ``env:NAME``) and resolved where they 
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from freehold.errors import Invalid, Missing
 
+SECRET_BYTES = 64 * 1024
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Timeout = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Limit = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -30,14 +34,41 @@ class Server(Section, frozen=True):
     """The HTTP front door.
 
     ``workers`` 0 picks by the number of cores: one for up to 8, one for every 8 above.
-    ``body_limit`` is in bytes, ``shutdown_grace`` in seconds.
+    ``body_limit``, ``head_limit`` (request line and headers) and ``url_limit`` are in bytes, all
+    times in seconds. ``shutdown_grace`` is how long running requests may go on when their gateway
+    stops; ``idle_timeout`` how long a connection may do nothing, and the head of a request take;
+    ``body_timeout`` how long a body may take, plus a second for every 32 KiB; ``send_timeout`` how
+    long a client may take nothing of an answer. ``connections`` is the most a gateway holds,
+    ``streams`` the most requests at a time on one connection of HTTP/2.
+
+    ``tls_certificate`` and ``tls_key`` are PEM files, ``tls_key_password`` a reference;
+    ``client_ca`` is a PEM file of the authorities whose client certificates are taken, which
+    ``client_certificate`` makes ``required`` or ``optional``. ``insecure`` allows an address other
+    machines reach without TLS. ``cors_origins`` are the origins whose pages may call, or ``*``.
+    ``proxy_header`` is believed from ``trusted_proxies`` (networks as ``10.0.0.0/8``) only.
     """
 
     host: str = "127.0.0.1"
     port: Port = 8400
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
     body_limit: Count = 16 * 1024 * 1024
+    head_limit: Annotated[int, msgspec.Meta(ge=8192, le=1 << 20)] = 64 * 1024
+    url_limit: Count = 8192
     shutdown_grace: Seconds = 10.0
+    idle_timeout: Timeout = 30.0
+    body_timeout: Timeout = 30.0
+    send_timeout: Timeout = 30.0
+    connections: Count = 2048
+    streams: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_key_password: str = ""
+    client_ca: str = ""
+    client_certificate: Literal["required", "optional"] = "required"
+    insecure: bool = False
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
 
 
 class Runtime(Section, frozen=True):
@@ -45,8 +76,12 @@ class Runtime(Section, frozen=True):
 
     ``memory`` is the budget for all local engines in bytes, 0 for ``memory_share`` of the
     machine. Times are in seconds. ``idle_unload`` 0 keeps a loaded model until its room is
-    needed. ``wait_limit`` caps how long a request may ask to wait for a load, ``read_timeout`` how
-    long an engine may stay silent.
+    needed. ``wait_limit`` caps how long a request may ask to wait for a load.
+
+    Of the deadlines, ``connect_timeout``, ``headers_timeout`` and ``first_token_timeout`` count
+    from when an engine is asked, ``token_timeout`` from the last sign of life of a stream, and
+    ``total_timeout`` from the request, over all attempts. ``retries`` is how often everybody is
+    asked again when nobody could answer, ``retry_wait`` how long at most it waits for that.
     """
 
     memory: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -58,8 +93,13 @@ class Runtime(Section, frozen=True):
     idle_unload: Seconds = 0.0
     drain_timeout: Seconds = 60.0
     wait_limit: Seconds = 600.0
-    connect_timeout: Seconds = 3.0
-    read_timeout: Seconds = 300.0
+    connect_timeout: Limit = 3.0
+    headers_timeout: Limit = 300.0
+    first_token_timeout: Limit = 300.0
+    token_timeout: Limit = 60.0
+    total_timeout: Limit = 1800.0
+    retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
+    retry_wait: Seconds = 10.0
 
 
 class Sources(Section, frozen=True):
@@ -78,9 +118,77 @@ class Sources(Section, frozen=True):
 
 
 class Audit(Section, frozen=True):
-    """The durable record of every request. ``segment_bytes`` is the size at which it rotates."""
+    """The durable record of every request.
+
+    ``segment_bytes`` is the size at which a file of it rotates. Records are kept for ``keep_days``
+    after they were written, 0 for ever; usage and spending always.
+    """
 
     segment_bytes: Count = 64 * 1024 * 1024
+    keep_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
+
+
+class Log(Section, frozen=True):
+    """The log of each process: one JSON object a line on standard error, never any content.
+
+    ``level`` is the least that is written; an error answered is a warning, one of ours an error.
+    ``access`` adds a line for every other request. Lines of gateways go to ``HOME/logs``.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+    access: bool = False
+
+
+class Telemetry(Section, frozen=True):
+    """What is shown to the tools that watch Freehold.
+
+    ``endpoint`` is where an OpenTelemetry collector takes OTLP over HTTP
+    (``http://127.0.0.1:4318``); empty sends nothing. It needs ``pip install 'freehold[otel]'``.
+    ``headers`` go with it, each a reference to a secret. ``sample_ratio`` of the traces that begin
+    here are sent; a caller's own decision holds. Metrics are sent every ``metrics_interval``
+    seconds, 0 is never; a collector that does not answer within ``timeout`` seconds misses them.
+    ``metrics_without_key`` serves ``GET /metrics`` without a key to this machine's loopback.
+    """
+
+    endpoint: str = ""
+    headers: dict[str, str] = {}
+    sample_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    metrics_interval: Seconds = 60.0
+    timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    metrics_without_key: bool = False
+
+
+class Quotas(Section, frozen=True):
+    """Budgets, and the line before deployments whose engines are full.
+
+    ``unstated_answer`` is how many tokens are reserved for an answer that neither the request nor
+    its deployment bounds. ``line`` is how many requests may wait for one deployment in a gateway,
+    ``longest_wait`` how many seconds they do. ``weights`` are the shares of tenants in it, by
+    ``team:NAME`` or ``principal:NAME``, 1 where nothing is said.
+    """
+
+    unstated_answer: Count = 4096
+    line: Annotated[int, msgspec.Meta(ge=0)] = 512
+    longest_wait: Seconds = 60.0
+    weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]] = {}
+
+
+class Cache(Section, frozen=True):
+    """Answers kept in memory, for deployments that ask for it: so many ``bytes`` a gateway."""
+
+    bytes: Count = 64 * 1024 * 1024
+
+
+class Responses(Section, frozen=True):
+    """Responses that the Responses API stores, under ``HOME/responses``.
+
+    ``store`` false keeps none. ``keep`` is for how many seconds after its last use a response is
+    kept, ``max_bytes`` how much all of them may take: then the longest unused go first.
+    """
+
+    store: bool = True
+    keep: Seconds = 30 * 86400.0
+    max_bytes: Count = 1024 * 1024 * 1024
 
 
 class Plugins(Section, frozen=True):
@@ -97,7 +205,17 @@ class Settings(Section, frozen=True):
     runtime: Runtime = Runtime()
     sources: Sources = Sources()
     audit: Audit = Audit()
+    log: Log = Log()
+    telemetry: Telemetry = Telemetry()
+    quotas: Quotas = Quotas()
+    cache: Cache = Cache()
+    responses: Responses = Responses()
     plugins: Plugins = Plugins()
+
+
+def worker_count(settings: Server) -> int:
+    """Return how many gateways to run: as told, else one for every eight cores."""
+    return settings.workers or max(1, (os.cpu_count() or 1) // 8)
 
 
 def environment() -> Mapping[str, str]:
@@ -147,14 +265,27 @@ def resolve_secret(reference: str) -> str:
         if not found:
             raise Missing("missing.secret", f"the environment variable {rest} is not set")
         return found
-    if scheme == "file":
+    path = secret_file(reference)
+    if path is not None:
         try:
-            return Path(rest).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Missing("missing.secret", f"cannot read the secret file {rest}") from error
+            return _read_little(path).decode().strip()
+        except (OSError, ValueError) as error:
+            text = f"cannot read the secret file {rest[:200]!r}: {error}"
+            raise Missing("missing.secret", text) from error
     raise Invalid(
         "invalid.secret", "a secret is given by reference: file:PATH or env:NAME, never as it is"
     )
+
+
+def secret_file(reference: str) -> Path | None:
+    """Return the file that ``file:PATH`` means, None for another kind of reference."""
+    scheme, _, rest = reference.partition(":")
+    if scheme != "file":
+        return None
+    try:
+        return Path(rest).expanduser()
+    except RuntimeError as error:  # ~NAME of nobody
+        raise Missing("missing.secret", f"cannot read the secret file: {error}") from error
 
 
 def check_secret_reference(reference: str) -> None:
@@ -164,6 +295,18 @@ def check_secret_reference(reference: str) -> None:
             "invalid.secret",
             "a secret is given by reference: file:PATH or env:NAME, never as it is",
         )
+
+
+def _read_little(path: Path) -> bytes:
+    """Read a regular, small file: a pipe would wait for ever, a device never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        data = file.read(SECRET_BYTES + 1)
+    if len(data) > SECRET_BYTES:
+        raise ValueError(f"it is over {SECRET_BYTES} bytes")
+    return data
 
 
 def _unknown_keys(

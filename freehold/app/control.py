@@ -1,34 +1,55 @@
 """The control process: its parts, its life from start to stop."""
 
 import asyncio
+import logging
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Protocol
 
+from freehold.app.stopping import Stopping
+from freehold.control.beat import keep
+from freehold.control.certificate import check_exposure
 from freehold.control.control import Control, new_secret, verified_weights
 from freehold.control.deployments import Deployments
-from freehold.control.gateways import Gateways
+from freehold.control.gateways import Gateways, are_running, most_gateways
 from freehold.control.home import Home
 from freehold.control.jobs import Jobs
-from freehold.control.keys import Keys
+from freehold.control.keys import Keys, has_keys
+from freehold.control.limits import Limits
 from freehold.control.publish import Publisher
+from freehold.control.spending import Spending
+from freehold.errors import FreeholdError
 from freehold.gateway.admin.application import application
+from freehold.gateway.admin.report import report
+from freehold.gateway.clients import open_client
+from freehold.gateway.door import Door
 from freehold.gateway.log import Log, configure_logging
 from freehold.gateway.recorded import Books
-from freehold.gateway.server import listen, serve
-from freehold.gateway.upstream import open_client
+from freehold.gateway.server import Ending, listen, serve
+from freehold.gateway.telemetry import Telemetry
 from freehold.identity.keys import read_pepper
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
 from freehold.plugins import open_kind
 from freehold.record.journal import Journal
+from freehold.record.meter import Meter, forget_the_dead
+from freehold.record.otlp import Collector, open_collector
+from freehold.runtime.circuits import Circuits, open_board
 from freehold.runtime.pool import Pool
-from freehold.settings import Settings, environment
+from freehold.settings import Server, Settings, environment
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
+
+INTERNAL_IDLE = 600.0
+"""Seconds that a gateway's connection to control may do nothing."""
+
+
+REPORT_AGAIN = 5.0
+"""Seconds until reports go on after one has failed."""
 
 
 class Reception(Protocol):
@@ -40,6 +61,10 @@ class Reception(Protocol):
 
     async def greet(self, control: Control) -> None:
         """Run when that is done; what was deployed may still be loading."""
+        ...
+
+    def stopping(self, control: Control) -> None:
+        """Hear that a clean stop begins; requests may still run."""
         ...
 
 
@@ -59,13 +84,43 @@ async def opened(home: Home, settings: Settings) -> AsyncIterator[Control]:
 
 async def run(home: Home, settings: Settings, reception: Reception) -> None:
     """Serve until SIGINT or SIGTERM, then stop cleanly: gateways first, engines last."""
-    configure_logging()
+    configure_logging(settings.log)
+    collector = open_collector(settings.telemetry, "control")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    _check(settings.server)
     async with opened(home, settings) as control:
-        await _serve(control, stop, reception)
+        loop.add_signal_handler(signal.SIGHUP, _restart_gateways, control)
+        stopping = Stopping(stop, control, reception.stopping)
+        loop.add_signal_handler(signal.SIGINT, stopping.interrupted)
+        loop.add_signal_handler(signal.SIGTERM, stopping.asked)
+        telemetry = _telemetry(home, settings, collector)
+        try:
+            await _serve(control, stop, reception, telemetry)
+        finally:
+            telemetry.close()
+
+
+def _telemetry(home: Home, settings: Settings, collector: Collector | None) -> Telemetry:
+    directory = home.run / "metrics"
+    if not are_running(home.root):
+        forget_the_dead(directory)
+    return Telemetry("control", Meter(directory), collector, settings.telemetry.sample_ratio)
+
+
+def _check(server: Server) -> None:
+    check_exposure(server)
+    Door(server)
+
+
+def _restart_gateways(control: Control) -> None:
+    try:
+        control.gateways.restart()
+    except FreeholdError as error:
+        log = logging.getLogger("freehold.control")
+        log.warning("gateways stay as they are: %s", error.message)
 
 
 def _assemble(home: Home, settings: Settings) -> Control:
@@ -87,7 +142,11 @@ def _assemble(home: Home, settings: Settings) -> Control:
         registry=registry,
         workshop=Workshop(sources=sources, blobs=blobs, registry=registry, scratch=home.scratch),
         deployments=Deployments(database, registry, settings.runtime),
-        keys=Keys(database, read_pepper(home.pepper)),
+        keys=Keys(database, read_pepper(home.pepper, fresh=not has_keys(database))),
+        limits=Limits(database),
+        spending=Spending(
+            database, home.audit, home.quotas, most_gateways(settings.server), time.time
+        ),
         jobs=Jobs(),
         publisher=Publisher(home.snapshot),
         pool=Pool(
@@ -98,48 +157,72 @@ def _assemble(home: Home, settings: Settings) -> Control:
             settings.runtime,
             client,
             environment(),
-            time.time,
+            time.monotonic,
         ),
-        gateways=Gateways(home.root, settings, listen),
+        gateways=Gateways(home.root, settings, listen, _check),
         engines=engines,
         journal=Journal(home.audit, "control", settings.audit.segment_bytes),
         client=client,
         clock=time.time,
+        circuits=Circuits(open_board(home.run), time.time),
     )
 
 
-async def _serve(control: Control, stop: asyncio.Event, reception: Reception) -> None:
+async def _serve(
+    control: Control, stop: asyncio.Event, reception: Reception, telemetry: Telemetry
+) -> None:
     control.ensure_admin()
     control.grants = control.keys.grants()
-    control.pool.adopt(control.clock())
+    control.in_force = tuple(control.limits.all())
+    control.spending.start(control.in_force, control.gateways.kill_all)
+    control.pool.adopt(time.monotonic())
     listener = listen("127.0.0.1", 0)
     control.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     control.secret = new_secret()
     control.publish()
     control.gateways.start()
-    books = Books(journal=control.journal, log=Log("control"), clock=control.clock)
+    books = Books(
+        journal=control.journal,
+        log=Log("control", control.settings.log),
+        clock=control.clock,
+        telemetry=telemetry,
+    )
     pepper = read_pepper(control.home.pepper)
     closing = asyncio.Event()
-    server = asyncio.create_task(serve(application(control, pepper, books), listener, closing))
+    door = Door(Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit))
+    ending = Ending(closing, asyncio.Event())
+    served = application(control, pepper, books, door)
+    server = asyncio.create_task(serve(served, listener, door, ending))
     control.public_url = _public_url(control)
-    control.home.endpoint.write_text(control.public_url + "\n", encoding="ascii")
+    control.home.announce(control.public_url, control.url)
     control.serving = True
     beat = asyncio.create_task(control.run(stop))
     steps = asyncio.create_task(_receive(reception, control))
+    report_on = partial(report, control, telemetry)
+    shown = asyncio.create_task(keep("reporting", report_on, REPORT_AGAIN, stop))
+    told = False
     try:
         await asyncio.wait((beat, server, steps), return_when=asyncio.FIRST_COMPLETED)
         if steps.done() and not beat.done():
+            told = steps.exception() is not None
             steps.result()
             await asyncio.wait((beat, server), return_when=asyncio.FIRST_COMPLETED)
     finally:
+        told = told or stop.is_set()
         stop.set()
         steps.cancel()
-        control.home.endpoint.unlink(missing_ok=True)
-        await asyncio.to_thread(control.gateways.stop)
-        control.pool.stop_all()
+        shown.cancel()
+        control.home.retract()
+        if told:
+            await asyncio.to_thread(control.gateways.stop)
+            control.pool.stop_all()
+        else:
+            # We failed, they did not: they go on answering, and the next start finds them.
+            control.pool.leave_all()
         closing.set()
-        await asyncio.wait((beat, server, steps))
-        await control.take_in_records()
+        await asyncio.wait((beat, server, steps, shown))
+        with suppress(FreeholdError, OSError):
+            await control.take_in_records()
     for task in (beat, server):
         task.result()
     with suppress(asyncio.CancelledError):
@@ -157,8 +240,5 @@ async def _receive(reception: Reception, control: Control) -> None:
 def _public_url(control: Control) -> str:
     host = control.settings.server.host
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
-    return (
-        f"http://[{shown}]:{control.gateways.port}"
-        if ":" in shown
-        else (f"http://{shown}:{control.gateways.port}")
-    )
+    scheme = "https" if control.settings.server.tls_certificate else "http"
+    return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{control.gateways.port}"

@@ -12,6 +12,7 @@ class OpenAI:
     """A remote endpoint. Such servers notice a closed connection by themselves."""
 
     streams_only = False
+    continues = None
 
     def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> None:
         """Nothing to start."""

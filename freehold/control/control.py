@@ -6,34 +6,56 @@ interrupted by a kill at any point: state is in the database, processes are foun
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from pyreqwest.client import Client
 
-from freehold.control.deployments import AliasEntry, Deployments, Document
+from freehold.control.beat import keep
+from freehold.control.deployments import Change, Deployments, Document, ModelEntry
+from freehold.control.feasible import check_document
 from freehold.control.gateways import Gateways
 from freehold.control.home import Home, write_secret
 from freehold.control.jobs import Job, Jobs
 from freehold.control.keys import Keys, NewKey
+from freehold.control.limits import (
+    Limits,
+    by_subject,
+    differing,
+    identity,
+    read_entry,
+    write_entry,
+)
+from freehold.control.limits import replace as replace_limits
 from freehold.control.publish import Publisher, routes
+from freehold.control.spending import Spending
+from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
 from freehold.models.pipeline import Arrival, Workshop, bring_in
 from freehold.models.registry import Registry, Version
 from freehold.models.source import Progress
+from freehold.policy.quotas import describe
 from freehold.record.journal import Journal
-from freehold.record.ledger import take_in_journals
+from freehold.record.ledger import forget_old, take_in_journals
+from freehold.runtime.circuits import Circuits
 from freehold.runtime.engine import Engine
 from freehold.runtime.pool import Pool
+from freehold.runtime.replica import Replica
 from freehold.settings import Settings
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
-from freehold.store.snapshot import KeyGrant, Route
+from freehold.store.snapshot import KeyGrant, Limit, Route
+from freehold.store.versions import Dependency
 
 BEAT = 0.1
 LEDGER_EVERY = 2.0
+LEDGER_PAUSE = 0.02
+FORGET_EVERY = 3600.0
 IN_FORCE_WITHIN = 3.0
 
 
@@ -53,6 +75,8 @@ class Control(msgspec.Struct, kw_only=True):
     workshop: Workshop
     deployments: Deployments
     keys: Keys
+    limits: Limits
+    spending: Spending
     jobs: Jobs
     publisher: Publisher
     pool: Pool
@@ -61,33 +85,39 @@ class Control(msgspec.Struct, kw_only=True):
     journal: Journal
     client: Client
     clock: Callable[[], float]
+    circuits: Circuits
     url: str = ""
     secret: str = ""
     public_url: str = ""
     serving: bool = False
     starting: bool = True
+    bookkeeper: Executor = msgspec.field(default_factory=lambda: ThreadPoolExecutor(1, "ledger"))
+    upstream_keys: UpstreamKeys = msgspec.field(default_factory=UpstreamKeys)
     came_up: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     grants: Mapping[str, KeyGrant] = {}
+    in_force: tuple[Limit, ...] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep the desired state true until ``stop``."""
-        ledger_at = 0.0
-        while not stop.is_set():
-            now = self.clock()
-            self.reconcile()
-            await self.pool.probe(now)
-            self.gateways.watch()
-            if now - ledger_at >= LEDGER_EVERY:
-                await self.take_in_records()
-                ledger_at = now
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), BEAT)
+        """Keep the desired state true until ``stop``. No act waits for another, or ends it."""
+        await asyncio.gather(
+            keep("the beat", self.reconcile, BEAT, stop),
+            keep("saving the snapshot", self.publisher.save, BEAT, stop),
+            keep("watching gateways", self.gateways.watch, BEAT, stop),
+            keep("watching engines", self.probe, BEAT, stop),
+            keep("watching limits", self.watch_spending, BEAT, stop),
+            keep("taking in records", self.take_in_records, LEDGER_EVERY, stop),
+            keep("forgetting old records", self.forget_records, FORGET_EVERY, stop),
+        )
+
+    def probe(self) -> None:
+        """Ask engines for their health."""
+        self.pool.probe(time.monotonic())
 
     def reconcile(self) -> None:
         """One step: processes towards plans, then tell gateways."""
         wishes = [plan.desired for plan in self.deployments.plans() if plan.desired]
         load = self.publisher.load(self.gateways.names)
-        self.pool.reconcile(wishes, load, self.clock())
+        self.pool.reconcile(wishes, load, time.monotonic())
         self.publish()
 
     def publish(self) -> int:
@@ -97,33 +127,64 @@ class Control(msgspec.Struct, kw_only=True):
         if not self.starting and not waiting:
             self.came_up.set()
         return self.publisher.publish(
-            self.grants, routes, self.url, self.secret, ready=self.came_up.is_set()
+            self.grants,
+            routes,
+            self.url,
+            self.secret,
+            ready=self.came_up.is_set(),
+            limits=by_subject(self.in_force),
         )
 
     def routes(self) -> dict[str, Route]:
         """Return every deployment as gateways see it."""
         plans, updated = self.deployments.plans(), self.deployments.updated()
-        return routes(plans, self.pool, self.engines, updated)
+        return routes(plans, self.pool, self.engines, updated, self.upstream_keys.resolve)
 
-    async def keys_changed(self) -> None:
-        """Put a change of keys in force in every gateway, at once.
+    def circuit(self, replica: Replica) -> str:
+        """Return what gateways think of a replica."""
+        if replica.url is None:
+            return "closed"
+        url = self.engines[replica.launch.engine].endpoint(replica.url)
+        return self.circuits.state(replica.id, url)
 
-        A gateway that does not confirm is stopped rather than trusted with a revoked key.
+    async def keys_changed(self, *, trusting: bool = False) -> None:
+        """Put a change of keys or limits in force in every gateway, at once.
+
+        A gateway that does not confirm is stopped rather than trusted with a revoked key; where
+        nothing was taken away it is trusted, and follows when it can.
         """
         self.grants = self.keys.grants()
+        before, self.in_force = self.in_force, tuple(self.limits.all())
+        # What the cells of a limit hold counts from when every gateway knows of it, not before.
+        self.spending.forget(differing(before, self.in_force))
         revision = self.publish()
         if not self.serving:
             return
         for name in await self.publisher.in_force(revision, self.gateways.names, IN_FORCE_WITHIN):
-            self.gateways.kill(name)
+            if not trusting:
+                self.gateways.kill(name)
+        await asyncio.to_thread(self.spending.use, self.in_force)
+
+    async def limits_changed(self) -> None:
+        """Put a change of limits in force, like one of keys."""
+        await self.keys_changed()
+
+    def watch_spending(self) -> None:
+        """Keep the shared numbers right when a board is damaged or the clock goes back."""
+        with suppress(FreeholdError):
+            if self.spending.is_damaged():
+                self.spending.start(self.in_force, self.gateways.kill_all)
+            told = self.publisher.load(self.gateways.names).settled
+            self.spending.watch(told=told)
 
     def ensure_admin(self) -> NewKey | None:
-        """Make the first administrator's key on the first start."""
-        if self.home.admin_key.exists() and self.keys.grants():
+        """Make an administrator's key where no other one can administer, as on the first start."""
+        now = self.clock()
+        live = (g for g in self.keys.grants().values() if g.expires is None or g.expires > now)
+        if any(grant.role == "admin" for grant in live):
             return None
-        created = self.keys.create("admin", "admin", None, self.clock())
-        write_secret(self.home.admin_key, created.key)
-        return created
+        kept = partial(write_secret, self.home.admin_key)
+        return self.keys.create("admin", "admin", None, now, kept=kept)
 
     async def changed(self) -> None:
         """Put a change of the desired state in force, in every gateway that answers."""
@@ -136,8 +197,8 @@ class Control(msgspec.Struct, kw_only=True):
 
     async def until_up(self, deployment: str, patience: float) -> None:
         """Wait until gateways send requests to a deployment, or it is known not to come up."""
-        deadline = self.clock() + patience
-        while self.serving and self.clock() < deadline:
+        deadline = time.monotonic() + patience
+        while self.serving and time.monotonic() < deadline:
             await self.changed()
             route = self.publisher.snapshot.routes.get(deployment)
             if route is None or route.state in ("ready", "failed", "missing"):
@@ -148,17 +209,25 @@ class Control(msgspec.Struct, kw_only=True):
         """Run the path of a model; blocks."""
         return bring_in(arrival, self.workshop, progress, self.clock(), by)
 
-    def start_import(self, arrival: Arrival, by: str, aliases: tuple[AliasEntry, ...] = ()) -> Job:
-        """Start an import, or join the same one under way; then point aliases at what came."""
+    def start_import(self, arrival: Arrival, by: str) -> Job:
+        """Start an import, or join the same one under way."""
+        return self._start_imports([arrival], Document(), by)
+
+    def _start_imports(self, arrivals: list[Arrival], document: Document, by: str) -> Job:
+        """Import one after the other, so that numbers follow their order; then label what came."""
         loop = asyncio.get_running_loop()
 
         def work(progress: Progress) -> dict[str, object]:
-            version, new = self.bring_in(arrival, by, progress)
-            self.deployments.point_aliases(aliases, self.clock(), by)
+            for arrival in arrivals:
+                version, new = self.bring_in(arrival, by, progress)
+            self.deployments.set_launch_settings(document.models, self.clock(), by)
+            self.deployments.point_aliases(document.aliases, self.clock(), by)
             loop.call_soon_threadsafe(self.deployments.forget_plans)
             return {"model": version.row.model, "version": version.row.number, "new": new}
 
-        return self.jobs.start("import", f"{arrival.source} as {arrival.name}", work)
+        sources = ", ".join(arrival.source for arrival in arrivals)
+        subject = f"{sources} as {arrivals[0].name}"
+        return self.jobs.start("import", subject, work, same=(arrivals, document))
 
     def start_verify(self, version: Version) -> Job:
         """Start reading a version's bytes again."""
@@ -171,38 +240,84 @@ class Control(msgspec.Struct, kw_only=True):
 
         return self.jobs.start("verify", f"{version.row.model}:{version.row.number}", work)
 
+    def document(self) -> Document:
+        """Return the whole desired state."""
+        entries = tuple(write_entry(limit) for limit in self.limits.all())
+        return msgspec.structs.replace(self.deployments.document(), limits=entries)
+
+    def changes(self, document: Document) -> list[Change]:
+        """Return what applying a document would do; ``Invalid`` when it could not be made so."""
+        check_document(document, self.workshop, self.settings.runtime)
+        found = self.deployments.changes(document)
+        if document.limits is None:
+            return found
+        return found + limit_changes(self.limits.all(), map(read_entry, document.limits))
+
     def apply(self, document: Document, by: str) -> list[Job]:
         """Make the desired state that of a document; return the imports this starts."""
         now = self.clock()
-        wanted = {deployment.name for deployment in document.deployments}
-        for deployment in document.deployments:
-            self.deployments.put(deployment, now, by)
-        for present in self.deployments.all():
-            if present.name not in wanted:
-                self.deployments.remove(present.name)
-        self.deployments.point_aliases(document.aliases, now, by)
+        limits = None if document.limits is None else list(map(read_entry, document.limits))
+
+        def also(connection: object) -> None:
+            if limits is not None:
+                replace_limits(connection, limits, now, by)
+
+        self.deployments.apply(document, now, by, also)
+        self.deployments.set_launch_settings(document.models, now, by)
         have = {(entry.name, entry.sha256) for entry in self.deployments.document().models}
-        missing = [entry for entry in document.models if (entry.name, entry.sha256) not in have]
-        return [
-            self.start_import(
-                Arrival(source=entry.source, name=entry.name, sha256=entry.sha256),
-                by,
-                document.aliases,
-            )
-            for entry in missing
-        ]
+        missing: dict[str, list[Arrival]] = {}
+        for entry in document.models:
+            if (entry.name, entry.sha256) not in have:
+                missing.setdefault(entry.name, []).append(_arrival(entry))
+        return [self._start_imports(arrivals, document, by) for arrivals in missing.values()]
 
     async def take_in_records(self) -> None:
         """Bring the tables of records and usage up to the journals."""
-        with suppress(FreeholdError):
-            await asyncio.to_thread(take_in_journals, self.database, self.home.audit)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(
+            self.bookkeeper, take_in_journals, self.database, self.home.audit, LEDGER_PAUSE
+        )
+
+    async def forget_records(self) -> None:
+        """Delete records that were kept for long enough."""
+        if days := self.settings.audit.keep_days:
+            before = self.clock() - days * 86400
+            act = partial(forget_old, self.database, self.home.audit, before, LEDGER_PAUSE)
+            await asyncio.get_running_loop().run_in_executor(self.bookkeeper, act)
 
     async def close(self) -> None:
         """Let go of everything but processes."""
         await self.jobs.stop()
+        self.bookkeeper.shutdown()
+        self.spending.close()
         self.journal.close()
         await self.client.close()
         self.database.close()
+        self.circuits.close()
+
+
+def _arrival(entry: ModelEntry) -> Arrival:
+    bases = [Dependency(kind="base", target=entry.base)] if entry.base else []
+    return Arrival(
+        source=entry.source,
+        name=entry.name,
+        sha256=entry.sha256,
+        licence=entry.licence,
+        dependencies=tuple(bases),
+    )
+
+
+def limit_changes(now: Iterable[Limit], then: Iterable[Limit]) -> list[Change]:
+    """Return how limits would change; a document that has any has them all."""
+    before = {identity(limit): limit for limit in now}
+    after = {identity(limit): limit for limit in then}
+    found = []
+    for name in [*after, *(name for name in before if name not in after)]:
+        act = "create" if name not in before else "change" if name in after else "remove"
+        if before.get(name) != after.get(name):
+            title = describe(after.get(name) or before[name])
+            found.append(Change(act=act, kind="limit", name=title))
+    return found
 
 
 def new_secret() -> str:

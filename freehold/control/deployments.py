@@ -1,25 +1,43 @@
 """The desired deployments of a home, and the document that holds all of them."""
 
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import tomli_w
 
-from freehold.errors import FreeholdError, Invalid, Missing
+from freehold.control.limits import LimitEntry, identity, read_entry
+from freehold.errors import Invalid, Missing
+from freehold.models.catalog import Digest, explain
 from freehold.models.deploy import Deployment, Plan, check, plan
-from freehold.models.registry import Registry
+from freehold.models.registry import LaunchSettings, Registry, Version, check_alias, check_name
 from freehold.settings import Runtime
 from freehold.store import desired
 from freehold.store.database import Database
+from freehold.store.desired import DeploymentRow
+from freehold.store.versions import AliasMove, move_alias
+
+LONGEST = 1 << 20
+"""Bytes of a document."""
+_MOST = msgspec.Meta(max_length=1000)
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model version in a document: enough to bring the same bytes in elsewhere."""
+    """A model version in a document: enough to bring the same bytes in elsewhere.
+
+    ``base`` is the model it was made from, as its import was told. Without ``settings``, its
+    launch settings are left as they are.
+    """
 
     name: str
     source: str
-    sha256: str
+    sha256: Digest
+    licence: str | None = None
+    base: str | None = None
+    settings: LaunchSettings | None = None
 
 
 class AliasEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,17 +45,21 @@ class AliasEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     model: str
     alias: str
-    sha256: str
+    sha256: Digest
 
 
 class Document(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """The whole desired state. Never secrets, only references to them."""
+    """The whole desired state. Never secrets, only references to them.
 
-    models: tuple[ModelEntry, ...] = ()
-    aliases: tuple[AliasEntry, ...] = ()
-    deployments: tuple[Deployment, ...] = ()
+    A document without limits leaves them as they are.
+    """
+
+    models: Annotated[tuple[ModelEntry, ...], _MOST] = ()
+    aliases: Annotated[tuple[AliasEntry, ...], _MOST] = ()
+    deployments: Annotated[tuple[Deployment, ...], _MOST] = ()
+    limits: Annotated[tuple[LimitEntry, ...], _MOST] | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,17 +79,20 @@ class Deployments:
         self._registry = registry
         self._settings = settings
         self._plans: list[Plan] | None = None
+        self._updated: dict[str, float] | None = None
 
     def all(self) -> list[Deployment]:
         """Return every deployment, by name."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = desired.deployments(connection)
-        return [msgspec.json.decode(row.document, type=Deployment) for row in rows]
+        return [_read(row) for row in rows]
 
     def updated(self) -> Mapping[str, float]:
-        """Return when each deployment was last changed."""
-        with self._database.transaction() as connection:
-            return {row.name: row.updated for row in desired.deployments(connection)}
+        """Return when each deployment was last changed; read again after each change."""
+        if self._updated is None:
+            with self._database.reading() as connection:
+                self._updated = {row.name: row.updated for row in desired.deployments(connection)}
+        return self._updated
 
     def put(self, deployment: Deployment, now: float, by: str) -> None:
         """Create or replace a deployment."""
@@ -92,7 +117,7 @@ class Deployments:
 
     def forget_plans(self) -> None:
         """Call when models, aliases or launch settings changed."""
-        self._plans = None
+        self._plans = self._updated = None
 
     def document(self) -> Document:
         """Return the whole desired state."""
@@ -100,10 +125,7 @@ class Deployments:
         aliases: list[AliasEntry] = []
         for name in self._registry.names():
             versions = self._registry.versions(name)
-            models += [
-                ModelEntry(name=name, source=version.row.source, sha256=version.row.digest)
-                for version in versions
-            ]
+            models += map(_model_entry, versions)
             digests = {version.row.number: version.row.digest for version in versions}
             aliases += [
                 AliasEntry(model=name, alias=alias, sha256=digests[number])
@@ -114,15 +136,18 @@ class Deployments:
     def changes(self, document: Document) -> list[Change]:
         """Return what applying a document would do; a document is the whole of its deployments."""
         present = self.document()
+        here = {(entry.name, entry.sha256) for entry in present.models}
+        aliases = set(present.aliases)
         found = [
             Change(act="import", kind="model", name=f"{entry.name}@{entry.sha256[:12]}")
             for entry in document.models
-            if (entry.name, entry.sha256) not in {(m.name, m.sha256) for m in present.models}
+            if (entry.name, entry.sha256) not in here
         ]
+        found += _settings_changes(present, document)
         found += [
             Change(act="change", kind="alias", name=f"{entry.model}:{entry.alias}")
             for entry in document.aliases
-            if entry not in present.aliases
+            if entry not in aliases
         ]
         now = {deployment.name: deployment for deployment in present.deployments}
         then = {deployment.name: deployment for deployment in document.deployments}
@@ -135,50 +160,149 @@ class Deployments:
         gone = [Change(act="remove", kind="deployment", name=n) for n in now if n not in then]
         return found + gone
 
+    def apply(self, document: Document, now: float, by: str, also: Callable[[Any], None]) -> None:
+        """Make deployments and aliases those of a document, and do ``also``: all of it or nothing.
+
+        ``also`` is given the connection.
+        """
+        moves = self._moves(document.aliases, now, by)
+        wanted = {deployment.name for deployment in document.deployments}
+        with self._database.transaction() as connection:
+            for deployment in document.deployments:
+                text = msgspec.json.encode(deployment).decode()
+                desired.put_deployment(connection, deployment.name, text, now, by)
+            for row in desired.deployments(connection):
+                if row.name not in wanted:
+                    desired.remove_deployment(connection, row.name)
+            for move in moves:
+                move_alias(connection, move)
+            also(connection)
+        self.forget_plans()
+
+    def set_launch_settings(self, entries: Iterable[ModelEntry], now: float, by: str) -> None:
+        """Add revisions of launch settings where a document wants others, and the version is."""
+        for entry in entries:
+            version = self._version(entry.name, entry.sha256)
+            if version is None or entry.settings is None or entry.settings == version.settings:
+                continue
+            number = version.row.number
+            self._registry.set_launch_settings(entry.name, number, entry.settings, now, by)
+        self.forget_plans()
+
+    def _version(self, model: str, digest: str) -> Version | None:
+        try:
+            versions = self._registry.versions(model)
+        except Missing:
+            return None
+        return next((v for v in versions if v.row.digest == digest), None)
+
     def point_aliases(self, entries: Iterable[AliasEntry], now: float, by: str) -> None:
         """Move aliases to where a document wants them, as far as the versions are here."""
-        for entry in entries:
-            try:
-                versions = self._registry.versions(entry.model)
-            except FreeholdError:
-                continue
-            number = next((v.row.number for v in versions if v.row.digest == entry.sha256), None)
-            if (
-                number is not None
-                and self._registry.aliases(entry.model).get(entry.alias) != number
-            ):
-                self._registry.promote(entry.model, entry.alias, number, now, by)
+        moves = self._moves(entries, now, by)
+        with self._database.transaction() as connection:
+            for move in moves:
+                move_alias(connection, move)
         self.forget_plans()
+
+    def _moves(self, entries: Iterable[AliasEntry], now: float, by: str) -> list[AliasMove]:
+        found = []
+        for entry in entries:
+            version = self._version(entry.model, entry.sha256)
+            if version is None:
+                continue
+            number = version.row.number
+            if self._registry.aliases(entry.model).get(entry.alias) != number:
+                found.append(
+                    AliasMove(
+                        model=entry.model, alias=entry.alias, number=number, moved=now, moved_by=by
+                    )
+                )
+        return found
 
 
 def read_document(text: str) -> Document:
     """Read and check a document; nothing is changed when any line of it is wrong."""
+    if len(text) > LONGEST or len(text.encode()) > LONGEST:
+        raise Invalid("invalid.document", f"the document is over {LONGEST} bytes")
     try:
         document = msgspec.convert(tomllib.loads(text), Document)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise Invalid("invalid.document", f"the document is wrong: {error}") from error
-    names = [deployment.name for deployment in document.deployments]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise Invalid("invalid.document", f"the deployment {double} stands there twice")
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise Invalid("invalid.document", f"the document is wrong: {explain(error)}") from error
+    _refuse_doubles("deployment", (each.name for each in document.deployments))
+    _refuse_doubles("model", (f"{each.name}@{each.sha256}" for each in document.models))
+    _refuse_doubles("alias", (f"{each.model}:{each.alias}" for each in document.aliases))
     for deployment in document.deployments:
         check(deployment)
+    for entry in document.models:
+        check_name(entry.name)
+    for alias in document.aliases:
+        check_name(alias.model)
+        check_alias(alias.alias)
+    limits = [identity(read_entry(entry)) for entry in document.limits or ()]
+    if len(set(limits)) < len(limits):
+        raise Invalid("invalid.document", "a limit stands there twice")
     return document
+
+
+def _refuse_doubles(kind: str, names: Iterable[str]) -> None:
+    double = next((name for name, count in Counter(names).items() if count > 1), None)
+    if double is not None:
+        raise Invalid("invalid.document", f"the {kind} {double} stands there twice")
 
 
 def write_document(document: Document) -> str:
     """Return a document as TOML; ``read_document`` gives the same back."""
     tables = [
-        f"[[{kind}]]\n{tomli_w.dumps(_set_fields(item))}"
+        # Tables inside an entry belong to it.
+        f"[[{kind}]]\n" + re.sub(r"(?m)^\[", f"[{kind}.", tomli_w.dumps(_set_fields(item)))
         for kind in Document.__struct_fields__
-        for item in getattr(document, kind)
+        for item in getattr(document, kind) or ()
     ]
     return "\n".join(tables)
 
 
+def _read(row: DeploymentRow) -> Deployment:
+    """Return what is stored; where that is not understood any more, a name that cannot run."""
+    try:
+        return msgspec.json.decode(row.document, type=Deployment)
+    except msgspec.DecodeError:
+        return Deployment(name=row.name)
+
+
 def _set_fields(item: msgspec.Struct) -> dict[str, object]:
     fields: dict[str, object] = msgspec.to_builtins(item)
-    return {name: value for name, value in fields.items() if value is not None}
+    return _without_nulls(fields)
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, object]:
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _model_entry(version: Version) -> ModelEntry:
+    row, own = version.row, version.manifest
+    named = [d.target for d in version.dependencies if d.kind == "base"]
+    return ModelEntry(
+        name=row.model,
+        source=row.source,
+        sha256=row.digest,
+        licence=row.licence if row.licence != own.licence else None,
+        base=next((name for name in named if name not in own.base_models), None),
+        settings=version.settings if version.settings != LaunchSettings() else None,
+    )
+
+
+def _settings_changes(present: Document, wanted: Document) -> list[Change]:
+    now = {(entry.name, entry.sha256): entry.settings for entry in present.models}
+    return [
+        Change(act="change", kind="settings", name=f"{entry.name}@{entry.sha256[:12]}")
+        for entry in wanted.models
+        if entry.settings is not None
+        and entry.settings != (now.get((entry.name, entry.sha256)) or LaunchSettings())
+    ]
 
 
 def _differing(one: Deployment, other: Deployment) -> tuple[str, ...]:

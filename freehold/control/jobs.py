@@ -1,15 +1,18 @@
-"""Long work: started, watched, ended; one thread a job, progress for whoever asks."""
+"""Long work: started, watched, ended; a few at once, the others wait; progress for whoever asks."""
 
 import asyncio
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import msgspec
 
-from freehold.errors import FreeholdError, Missing, Unavailable
+from freehold.errors import FreeholdError, Missing, NoCapacity, Unavailable
 
 KEPT = 200
+AT_ONCE = 4
+WAITING = 100
 State = Literal["running", "done", "failed"]
 
 
@@ -38,21 +41,33 @@ Work = Callable[[Callable[[str, int, int], None]], dict[str, object]]
 
 
 class Jobs:
-    """The jobs of this process. The same work asked for twice at once is one job."""
+    """The jobs of this process. The same work asked for twice at once is one job.
 
-    def __init__(self) -> None:
+    They have threads of their own: what else runs in threads does not wait for them.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._threads = ThreadPoolExecutor(at_once, "job")
+        self._asked: dict[str, object] = {}
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._stopping = False
 
-    def start(self, kind: str, subject: str, work: Work) -> Job:
-        """Start work in a thread, or return the running job of the same kind and subject."""
-        for job in self._jobs.values():
-            if (job.kind, job.subject, job.state) == (kind, subject, "running"):
-                return job
+    def start(self, kind: str, subject: str, work: Work, same: object = None) -> Job:
+        """Start work in a thread, or return the running job of the same kind, subject and ``same``.
+
+        ``same`` is everything else that the work depends on.
+        """
+        asked = (kind, subject, same)
+        for job_id, of in self._asked.items():
+            if of == asked:
+                return self._jobs[job_id]
+        if len(self._asked) >= WAITING:
+            text = f"{WAITING} jobs run or wait already: wait until some are over"
+            raise NoCapacity("unavailable.jobs", text, retry_after=10)
         job = Job(id=secrets.token_hex(6), kind=kind, subject=subject)
-        self._jobs[job.id] = job
+        self._jobs[job.id], self._asked[job.id] = job, asked
         self._tasks[job.id] = asyncio.get_running_loop().create_task(self._run(job, work))
         for old in [i for i, j in self._jobs.items() if j.state != "running"][:-KEPT]:
             del self._jobs[old]
@@ -82,6 +97,7 @@ class Jobs:
         self._stopping = True
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=5)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, job: Job, work: Work) -> None:
         def progress(stage: str, done: int, total: int) -> None:
@@ -90,7 +106,8 @@ class Jobs:
             job.stage, job.done, job.total = stage, done, total
 
         try:
-            job.result = await asyncio.to_thread(work, progress)
+            loop = asyncio.get_running_loop()
+            job.result = await loop.run_in_executor(self._threads, work, progress)
             job.state = "done"
         except FreeholdError as error:
             job.error, job.state = Failure(error.code, error.message), "failed"
@@ -102,3 +119,4 @@ class Jobs:
             raise
         finally:
             self._tasks.pop(job.id, None)
+            self._asked.pop(job.id, None)

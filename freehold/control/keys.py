@@ -1,6 +1,6 @@
 """API keys as an administrator sees them: made, listed, revoked. The secret is shown once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -22,6 +22,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     key: str
     expires: float | None
+    team: str | None = None
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None
     revoked: float | None
     state: str
+    team: str | None = None
 
 
 class Keys:
@@ -43,9 +45,22 @@ class Keys:
         self._database = database
         self._pepper = pepper
 
-    def create(self, principal: str, role: str, expires: float | None, now: float) -> NewKey:
-        """Make a key. ``expires`` is in epoch seconds; None never expires."""
+    def create(
+        self,
+        principal: str,
+        role: str,
+        expires: float | None,
+        now: float,
+        team: str | None = None,
+        kept: Callable[[str], None] = lambda _: None,
+    ) -> NewKey:
+        """Make a key. ``expires`` is in epoch seconds; None never expires.
+
+        ``kept`` may write it down before it is in force: a key that is in force is never lost.
+        """
         check_name(principal.lower().replace("@", "-"))
+        if team is not None:
+            check_name(team)
         check_role(role)
         if expires is not None and expires <= now:
             raise Invalid("invalid.expiry", "the expiry must lie in the future", param="expires")
@@ -57,14 +72,18 @@ class Keys:
             digest=keyed_hash(self._pepper, text),
             created=now,
             expires=expires,
+            team=team,
         )
         with self._database.transaction() as connection:
             credentials.add_key(connection, row)
-        return NewKey(id=key_id, principal=principal, role=role, key=text, expires=expires)
+            kept(text)
+        return NewKey(
+            id=key_id, principal=principal, role=role, key=text, expires=expires, team=team
+        )
 
     def list(self, now: float) -> list[KeyView]:
         """Return all keys, also dead ones."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = credentials.keys(connection)
         return [
             KeyView(
@@ -75,6 +94,7 @@ class Keys:
                 expires=row.expires,
                 revoked=row.revoked,
                 state=_state(row, now),
+                team=row.team,
             )
             for row in rows
         ]
@@ -87,15 +107,25 @@ class Keys:
 
     def grants(self) -> Mapping[str, KeyGrant]:
         """Return what gateways need: live keys by keyed hash."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = credentials.keys(connection)
         return {
             row.digest: KeyGrant(
-                id=row.id, principal=row.principal, role=row.role, expires=row.expires
+                id=row.id,
+                principal=row.principal,
+                role=row.role,
+                expires=row.expires,
+                team=row.team,
             )
             for row in rows
             if row.revoked is None
         }
+
+
+def has_keys(database: Database) -> bool:
+    """Say whether there is any key, dead ones included."""
+    with database.reading() as connection:
+        return bool(credentials.keys(connection))
 
 
 def _state(row: KeyRow, now: float) -> str:

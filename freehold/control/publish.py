@@ -1,20 +1,23 @@
 """Publish snapshots to gateways, and know which gateway works from which."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from freehold.errors import FreeholdError
-from freehold.models.deploy import Plan
+from freehold.errors import FreeholdError, Missing
+from freehold.models.deploy import Deployment, Plan, micro_units, place_of
 from freehold.runtime.engine import Engine
 from freehold.runtime.pool import Load, Pool
 from freehold.runtime.replica import Replica
-from freehold.settings import resolve_secret
+from freehold.runtime.standing import Standing
 from freehold.store.snapshot import (
     KeyGrant,
+    Limit,
     Route,
     Snapshot,
     Target,
@@ -36,6 +39,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     inflight: Mapping[str, int]
     used: Mapping[str, float]
     at: float
+    door: Standing = Standing()
 
 
 class Publisher:
@@ -47,6 +51,10 @@ class Publisher:
             self.snapshot = read_snapshot(path)
         except FreeholdError:
             self.snapshot = Snapshot()
+        # Never a number that a gateway knows for an older state, also when the file was lost.
+        newer = max(self.snapshot.revision, time.time_ns() // 1000)
+        self.snapshot = msgspec.structs.replace(self.snapshot, revision=newer)
+        self._saved = False
         self.sightings: dict[str, Sighting] = {}
         self._changed = asyncio.Event()
         self._seen = asyncio.Event()
@@ -59,6 +67,7 @@ class Publisher:
         secret: str,
         *,
         ready: bool,
+        limits: Mapping[str, tuple[Limit, ...]] | None = None,
     ) -> int:
         """Put a new snapshot in force if anything differs; return the revision in force."""
         now = self.snapshot
@@ -67,15 +76,27 @@ class Publisher:
             ready=ready,
             keys=dict(keys),
             routes=dict(routes),
+            limits=dict(limits or {}),
             control_url=url,
             control_secret=secret,
         )
         if following != now:
             self.snapshot = msgspec.structs.replace(following, revision=now.revision + 1)
-            write_snapshot(self._path, self.snapshot)
+            self._saved = False
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
+        with suppress(OSError):  # gateways are told anyhow, and it is tried again
+            self.save()
         return self.snapshot.revision
+
+    def save(self) -> None:
+        """Write the snapshot in force to where gateways look without control, unless it is there.
+
+        Raises ``OSError``.
+        """
+        if not self._saved:
+            write_snapshot(self._path, self.snapshot)
+            self._saved = True
 
     async def answer(
         self,
@@ -84,10 +105,11 @@ class Publisher:
         inflight: Mapping[str, int],
         used: Mapping[str, float],
         hold: float,
+        door: Standing = Standing(),  # noqa: B008 - frozen
     ) -> Snapshot | None:
         """Take a gateway's question; return a snapshot other than the one it has, or None."""
         self.sightings[gateway] = Sighting(
-            revision=revision, inflight=inflight, used=used, at=time.monotonic()
+            revision=revision, inflight=inflight, used=used, at=time.monotonic(), door=door
         )
         seen, self._seen = self._seen, asyncio.Event()
         seen.set()
@@ -131,20 +153,44 @@ class Publisher:
                 inflight[replica] = inflight.get(replica, 0) + count
             for replica, at in sighting.used.items():
                 used[replica] = max(used.get(replica, 0.0), at)
-        return Load(inflight=inflight, used=used, settled=settled)
+        offered = frozenset(
+            target.replica for route in self.snapshot.routes.values() for target in route.targets
+        )
+        return Load(inflight=inflight, used=used, offered=offered, settled=settled)
 
 
 def routes(
-    plans: Iterable[Plan], pool: Pool, engines: Mapping[str, Engine], created: Mapping[str, float]
+    plans: Iterable[Plan],
+    pool: Pool,
+    engines: Mapping[str, Engine],
+    created: Mapping[str, float],
+    secret: Callable[[str], str],
 ) -> dict[str, Route]:
-    """Turn plans and running replicas into what gateways need to know."""
-    return {
-        plan.deployment.name: _route(plan, pool, engines, int(created[plan.deployment.name]))
-        for plan in plans
-    }
+    """Turn plans and running replicas into what gateways need to know.
+
+    ``secret`` returns what a reference points at. A deployment that cannot be shown fails alone.
+    """
+    found: dict[str, Route] = {}
+    for plan in plans:
+        name = plan.deployment.name
+        try:
+            found[name] = _route(plan, pool, engines, int(created.get(name, 0)), secret)
+        except Exception as error:  # noqa: BLE001 - engines may be anybody's, the others go on
+            reason = f"{type(error).__name__}: {error}"[:300]
+            found[name] = Route(
+                deployment=name, engine="", place=place_of(plan.deployment), task="chat",
+                state="failed", reason=reason,
+            )  # fmt: skip
+    return found
 
 
-def _route(plan: Plan, pool: Pool, engines: Mapping[str, Engine], created: int) -> Route:
+def _route(
+    plan: Plan,
+    pool: Pool,
+    engines: Mapping[str, Engine],
+    created: int,
+    secret: Callable[[str], str],
+) -> Route:
     deployment, version = plan.deployment, plan.version
     replicas = pool.replicas_of(deployment.name)
     ready = [replica for replica in replicas if replica.state == "ready"]
@@ -153,26 +199,50 @@ def _route(plan: Plan, pool: Pool, engines: Mapping[str, Engine], created: int) 
     targets: list[Target] = []
     for replica in sorted(ready, key=lambda replica: replica.id):
         try:
-            targets.append(_target(replica, engines[replica.launch.engine], resolve_secret))
+            target = _target(replica, deployment, _engine(replica, engines), secret)
+            if deployment.continues is not None:
+                target = msgspec.structs.replace(target, continues=deployment.continues)
+            targets.append(target)
         except FreeholdError as error:
             state, reason = "failed", error.message
     return Route(
         deployment=deployment.name,
         engine=launch.engine if launch else "",
-        place=deployment.place,
+        place=place_of(deployment),
         task=launch.task if launch else "chat",
         state=state,
         model=version.row.model if version else deployment.upstream_model,
         version=version.row.number if version else None,
         digest=version.artifacts[0].digest if version else None,
         parameters=version.manifest.parameters if version else None,
-        context=(launch.context or None) if launch else None,
+        context=(launch.context if launch else 0) or deployment.context,
         created=created,
         progress=progress,
         reason=reason,
         fallbacks=deployment.fallbacks,
+        cache_seconds=deployment.cache.seconds if deployment.cache else 0.0,
+        cache_any=bool(deployment.cache and deployment.cache.any),
+        setup=_setup(plan) if deployment.cache else "",
         targets=tuple(targets),
+        price_in=micro_units(deployment.price_in),
+        price_out=micro_units(deployment.price_out),
+        slots=_slots(targets),
+        deadlines=plan.deadlines,
+        hedge_ms=deployment.hedge_ms,
     )
+
+
+def _engine(replica: Replica, engines: Mapping[str, Engine]) -> Engine:
+    engine = engines.get(replica.launch.engine)
+    if engine is None:
+        text = f"there is no engine {replica.launch.engine}: allow its plugin, or deploy otherwise"
+        raise Missing("missing.engine", text)
+    return engine
+
+
+def _setup(plan: Plan) -> str:
+    launches = plan.desired.launches if plan.desired else ()
+    return hashlib.sha256(msgspec.json.encode(launches)).hexdigest()[:16]
 
 
 def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str, str | None, float]:
@@ -196,7 +266,14 @@ def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str,
     return "loading", waiting, 0.0
 
 
-def _target(replica: Replica, engine: Engine, secret: Callable[[str], str]) -> Target:
+def _slots(targets: Sequence[Target]) -> int | None:
+    known = [target.slots for target in targets if target.slots is not None]
+    return sum(known) if known and len(known) == len(targets) else None
+
+
+def _target(
+    replica: Replica, deployment: Deployment, engine: Engine, secret: Callable[[str], str]
+) -> Target:
     launch = replica.launch
     key = replica.secret
     if launch.upstream_key is not None:
@@ -209,5 +286,8 @@ def _target(replica: Replica, engine: Engine, secret: Callable[[str], str]) -> T
         key=key,
         model=launch.model,
         streams_only=engine.streams_only,
-        slots=launch.slots if local else None,
+        slots=launch.slots if local else deployment.slots,
+        weight=launch.weight,
+        trust=launch.trust,
+        continues=engine.continues,
     )

@@ -11,7 +11,8 @@ import msgspec
 
 from freehold.errors import Invalid
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+_PATTERN = re.compile(r"`str` matching regex '\^\[0-9a-f\]\{64\}\$'")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -65,6 +66,11 @@ def expand(text: str) -> list[str]:
     return [_RANGE.sub(partial(_counted, step), text) for step in range(count + 1)]
 
 
+def explain(error: Exception) -> str:
+    """Return what a check of types found, its patterns as people read them."""
+    return _PATTERN.sub("64 hexadecimal digits in lower case, as sha256sum prints", str(error))
+
+
 def _counted(step: int, found: re.Match[str]) -> str:
     width = len(found[1]) if found[1].startswith("0") else 0
     return str(int(found[1]) + step).zfill(width)
@@ -74,4 +80,4 @@ def _parse(text: str, name: str) -> tuple[CatalogEntry, ...]:
     try:
         return msgspec.convert(tomllib.loads(text), _File).models
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise Invalid("invalid.catalog", f"{name}: {error}") from error
+        raise Invalid("invalid.catalog", f"{name}: {explain(error)}") from error

@@ -12,8 +12,10 @@ import msgspec
 from freehold.errors import Invalid
 from freehold.models.gguf import Header
 
-Task = Literal["chat", "completion", "embedding"]
+Task = Literal["chat", "completion", "embedding", "rerank"]
 
+POOLING_RANK = 4
+"""GGUF's number for a head that scores how relevant a text is to another."""
 ENCODERS = frozenset(
     {"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "neo-bert", "eurobert"}
 )
@@ -139,6 +141,8 @@ def memory_needed(manifest: Manifest, file_bytes: int, context: int, slots: int)
 
 
 def _task(header: Header, architecture: str) -> Task:
+    if header.metadata.get(f"{architecture}.pooling_type") == POOLING_RANK:
+        return "rerank"
     causal = header.metadata.get(f"{architecture}.attention.causal", True)
     if architecture in ENCODERS or causal is False:
         return "embedding"

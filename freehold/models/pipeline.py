@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.errors import FreeholdError, Invalid
+from freehold.errors import DigestMismatch, FreeholdError, Invalid, Missing
 from freehold.models.fetch import find
 from freehold.models.gguf import read_header
 from freehold.models.manifest import Manifest, describe
@@ -48,12 +48,14 @@ def bring_in(
     if arrival.name is not None:
         check_name(arrival.name)
     source, origin = find(shop.sources, arrival.source)
+    _check_pin(arrival, origin)
     present = _present(arrival, origin, shop, progress)
     if present is not None:
         return present, False
-    scratch = shop.scratch / hashlib.sha256(arrival.source.encode()).hexdigest()[:16]
+    # One for each arrival: others of the same source may be under way, with another pin.
+    scratch = shop.scratch / hashlib.sha256(msgspec.json.encode(arrival)).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fetched = source.fetch(origin, scratch, progress)
+    fetched = _held(arrival, origin, shop) or source.fetch(origin, scratch, progress)
     weights = _weights(fetched)
     manifest = scan(weights, progress)
     artifact = _store(weights, fetched, arrival, origin, shop, progress)
@@ -71,6 +73,48 @@ def bring_in(
     registered = shop.registry.register(draft, now, by)
     shutil.rmtree(scratch, ignore_errors=True)
     return registered
+
+
+def names_file(text: str, sources: Mapping[str, Source]) -> Path | None:
+    """Return the file or folder on this machine that a source's text means, if it means one."""
+    try:
+        origin = find(sources, text)[1]
+    except Missing:
+        return None
+    return Path(origin.location) if origin.source == "folder" else None
+
+
+def is_held(digest: str, blobs: Blobs) -> bool:
+    """Say whether the registry has these bytes, under whatever name."""
+    try:
+        return blobs.path(digest).is_file()
+    except Missing:
+        return False
+
+
+def _check_pin(arrival: Arrival, origin: Origin) -> None:
+    """Refuse before a download what could not be kept after it."""
+    if arrival.sha256 and origin.sha256 and arrival.sha256 != origin.sha256:
+        raise DigestMismatch(
+            "invalid.digest",
+            f"{arrival.source} is pinned to sha256:{origin.sha256}, not to sha256:"
+            f"{arrival.sha256}: nothing was fetched",
+            param="sha256",
+        )
+
+
+def _held(arrival: Arrival, origin: Origin, shop: Workshop) -> Fetched | None:
+    """Return pinned bytes that the registry has under another name, where the source has none."""
+    named = names_file(arrival.source, shop.sources)
+    digest = arrival.sha256
+    if named is None or named.exists() or digest is None or not is_held(digest, shop.blobs):
+        return None
+    return Fetched(
+        name=arrival.name or origin.name or named.stem,
+        files={"model.gguf": shop.blobs.path(digest)},
+        resolved=str(named),
+        moved=False,
+    )
 
 
 def _present(
@@ -94,7 +138,10 @@ def _present(
 def scan(weights: Path, progress: Progress) -> Manifest:
     """Read the header strictly: a file that lies about itself goes no further."""
     progress("scan", 0, 0)
-    return describe(read_header(weights))
+    try:
+        return describe(read_header(weights))
+    except Invalid as error:
+        raise Invalid(error.code, f"{weights.name}: {error.message}", param="source") from error
 
 
 def _weights(fetched: Fetched) -> Path:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from typing import Annotated
 
 import msgspec
 
@@ -21,9 +22,9 @@ PRODUCTION = "production"
 class LaunchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a version wants to be run; each revision is kept. ``context`` is in tokens."""
 
-    context: int | None = None
-    slots: int | None = None
-    threads: int | None = None
+    context: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,12 +95,12 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return the names of all models."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return versions.model_names(connection)
 
     def versions(self, model: str) -> list[Version]:
         """Return a model's versions, oldest first; ``Missing`` when there is no such model."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = versions.versions_of(connection, model)
             names = versions.model_names(connection) if not rows else []
         if not rows:
@@ -110,7 +111,7 @@ class Registry:
 
     def version(self, model: str, number: int) -> Version:
         """Return one version by its number."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = versions.versions_of(connection, model)
             row = next((row for row in rows if row.number == number), None)
             if row is None:
@@ -136,7 +137,7 @@ class Registry:
         model, _, label = reference.partition(":")
         label = label or PRODUCTION
         found = self.versions(model)
-        if label.isdigit():
+        if _is_number(label):
             return self.version(model, int(label))
         number = self.aliases(model).get(label)
         if number is None:
@@ -153,14 +154,12 @@ class Registry:
 
     def alias_history(self, model: str) -> list[AliasMove]:
         """Return every move of a model's aliases, newest first."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return versions.alias_history(connection, model)
 
     def promote(self, model: str, alias: str, number: int, now: float, by: str) -> None:
         """Point an alias at a version."""
-        if alias.isdigit():
-            raise Invalid("invalid.alias", "an alias is a name, not a number", param="alias")
-        check_name(alias)
+        check_alias(alias)
         self.version(model, number)
         move = AliasMove(model=model, alias=alias, number=number, moved=now, moved_by=by)
         with self._database.transaction() as connection:
@@ -190,7 +189,7 @@ class Registry:
 
     def launch_settings(self, model: str, number: int) -> list[SettingsRow]:
         """Return every revision of a version's launch settings, oldest first."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return versions.settings_of(connection, model, number)
 
     def remove(self, model: str, number: int) -> int:
@@ -244,6 +243,17 @@ class Registry:
         return tuple(found)
 
 
+def check_alias(alias: str) -> None:
+    """Raise ``Invalid`` unless this can name an alias."""
+    if alias.isdecimal():
+        raise Invalid("invalid.alias", "an alias is a name, not a number", param="alias")
+    check_name(alias)
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit() and len(label) <= 9
+
+
 def check_name(name: str) -> None:
     """Raise ``Invalid`` unless this can name a model, a deployment or an alias."""
     if not NAME.fullmatch(name):
@@ -263,4 +273,7 @@ def suggest_name(text: str) -> str:
 def _newest(revisions: Sequence[SettingsRow]) -> LaunchSettings:
     if not revisions:
         return LaunchSettings()
-    return msgspec.json.decode(revisions[-1].document, type=LaunchSettings)
+    try:
+        return msgspec.json.decode(revisions[-1].document, type=LaunchSettings)
+    except msgspec.DecodeError:  # from before there were bounds: as if nothing was set
+        return LaunchSettings()
