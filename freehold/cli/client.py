@@ -1,20 +1,21 @@
 """Reach a Freehold: over HTTP where one runs, inside this process where none does."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from freehold.cli.command import Options
+from freehold.cli.place import serving_url
 from freehold.control.gateways import are_running
 from freehold.control.home import Home
-from freehold.errors import FreeholdError, Invalid, Refused, Unavailable
+from freehold.errors import FreeholdError, Invalid, Missing, Refused, Unavailable
 from freehold.settings import read_settings
 
 PATIENCE = 120.0
@@ -35,22 +36,29 @@ class Door(Protocol):
 class Remote:
     """Over HTTP."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, options: Options, *, control: str | None = None) -> None:
+        """Reach ``url``; ``control`` is asked for administration where we know it."""
         self.url = url.rstrip("/").removesuffix("/v1")
         self.key = key
-        self.client: SyncClient = (
-            SyncClientBuilder().no_proxy().connect_timeout(timedelta(seconds=5)).build()
-        )
+        self._control = control or self.url
+        builder = SyncClientBuilder().no_proxy().connect_timeout(timedelta(seconds=5))
+        if options.ca is not None:
+            builder = builder.add_root_certificate_pem(_pem(options.ca))
+        if options.certificate is not None:
+            builder = builder.identity_pem(_pem(options.certificate))
+        # Our own port is held by the process that holds our home: who else could answer there?
+        # The certificate is made out to the name that other machines use.
+        self.client: SyncClient = builder.danger_accept_invalid_certs(control is not None).build()
 
     def ask(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, bytes]:
         """Send the request."""
-        target = self.url + path + (f"?{urlencode(query)}" if query else "")
+        target = self._control + path + (f"?{urlencode(query)}" if query else "")
         request = self.client.request(method, target).bearer_auth(self.key).body_bytes(body)
         try:
             response = request.timeout(timedelta(seconds=PATIENCE)).build().send()
             return response.status, response.bytes().to_bytes()
         except PyreqwestError as error:
-            raise unreachable(self.url) from error
+            raise unreachable(self.url, error) from error
 
     def close(self) -> None:
         """Close connections."""
@@ -76,9 +84,9 @@ class Client:
         """Set something."""
         return self._ask("PUT", path, _encode(body), {})
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str, **query: str | None) -> Any:
         """Remove something."""
-        return self._ask("DELETE", path, b"", {})
+        return self._ask("DELETE", path, b"", {k: v for k, v in query.items() if v is not None})
 
     def _ask(self, method: str, path: str, body: bytes, query: Mapping[str, str]) -> Any:
         status, answer = self._door.ask(method, path, dict(query), body)
@@ -94,9 +102,9 @@ class Client:
 
 
 @contextmanager
-def connected(options: Options) -> Iterator[Client]:
-    """Yield a client for the Freehold that is meant."""
-    door = _door(options)
+def connected(options: Options, *, creates: bool = False) -> Iterator[Client]:
+    """Yield a client for the Freehold that is meant; a home is made only where ``creates``."""
+    door = _door(options, creates=creates)
     try:
         yield Client(door)
     finally:
@@ -108,14 +116,27 @@ def running(options: Options) -> Remote:
     if options.url:
         if not options.key:
             raise Invalid("invalid.usage", "--url needs --key KEY, or FREEHOLD_KEY")
-        return Remote(options.url, options.key)
-    found = _local_url(options.home)
+        _check_url(options.url)
+        return Remote(options.url, options.key, options)
+    found = Home.reach(options.home)
     if found is None:
+        _require_home(options.home)
         raise Unavailable(
             "unavailable.freehold",
             f"no Freehold runs on {options.home}: start it with freehold up",
         )
-    return Remote(found, options.key or _admin_key(options.home))
+    key = options.key or _admin_key(options.home)
+    # Control listens on loopback, which wants no certificate.
+    control = None if found.url.startswith("http://") else found.control_url
+    return Remote(found.url, key, options, control=control)
+
+
+def answering(options: Options) -> Remote:
+    """Return the way to gateways that answer requests, also while control is dead."""
+    url = None if options.url or Home.reach(options.home) else serving_url(options.home)
+    if url is None:
+        return running(options)
+    return Remote(url, options.key or _admin_key(options.home), options, control=url)
 
 
 def part(text: str) -> str:
@@ -123,11 +144,29 @@ def part(text: str) -> str:
     return quote(text, safe="")
 
 
-def unreachable(url: str) -> FreeholdError:
-    """Return the error for a Freehold that does not answer."""
+def unreachable(url: str, error: BaseException | None = None) -> FreeholdError:
+    """Return the error for a Freehold that does not answer, or is not who it should be."""
+    if "certificate" in _causes(error).lower():
+        return Unavailable(
+            "unavailable.certificate",
+            f"{url} does not prove who it is, or wants a client certificate: name the authority "
+            "that signed its certificate with --ca FILE, and yours with --certificate FILE "
+            f"({_causes(error):.200})",
+        )
     return Unavailable(
         "unavailable.freehold", f"no Freehold answers at {url}: start it with freehold up"
     )
+
+
+def _causes(error: BaseException | None) -> str:
+    return " ".join(str(part) for part in error.args) if error is not None else ""
+
+
+def _pem(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Invalid("invalid.usage", f"cannot read {path}: {error.strerror}") from error
 
 
 def read_error(status: int, document: Any) -> FreeholdError:
@@ -139,9 +178,29 @@ def read_error(status: int, document: Any) -> FreeholdError:
     return kind(str(problem.get("code")), str(problem.get("message")))
 
 
-def _door(options: Options) -> Door:
-    if options.url or _local_url(options.home) is not None:
+def _check_url(url: str) -> None:
+    with suppress(ValueError):  # of a port that is none
+        found = urlsplit(url)
+        if found.scheme in ("http", "https") and found.hostname and found.port != 0:
+            return
+    hint = "" if "://" in url else f": write http://{url}"
+    raise Invalid("invalid.usage", f"--url {url:.200} is no http(s) URL{hint}")
+
+
+def _require_home(home: Path) -> None:
+    """A home is made by what puts something into it, never by looking."""
+    if not (home / "freehold.db").exists() and not (home / "run").exists():
+        raise Missing(
+            "missing.home",
+            f"there is no Freehold in {home}: freehold up makes one, --home names another",
+        )
+
+
+def _door(options: Options, *, creates: bool) -> Door:
+    if options.url or Home.reach(options.home) is not None:
         return running(options)
+    if not creates:
+        _require_home(options.home)
     # Imported here: it brings the whole house with it.
     from freehold.app.local import Local
 
@@ -152,15 +211,6 @@ def _door(options: Options) -> Door:
             "freehold up, or end them with freehold down",
         )
     return Local(Home(options.home), read_settings(options.home))
-
-
-def _local_url(home: Path) -> str | None:
-    """Return where the Freehold of a home serves, when its control is alive."""
-    try:
-        url = (home / "run" / "url").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return url if Home.is_locked(home) else None
 
 
 def _admin_key(home: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from freehold.errors import FreeholdError
 from freehold.settings import environment, home_directory
 
 
@@ -16,6 +17,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     url: str | None
     key: str | None
+    ca: str | None
+    certificate: str | None
     as_json: bool
 
 
@@ -24,16 +27,31 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
 
     def declare(function: Callable[..., None]) -> click.Command:
         def call(
-            home: str | None, key: str | None, as_json: bool, url: str | None = None, **own: Any
+            home: str | None,
+            key: str | None,
+            ca: str | None,
+            certificate: str | None,
+            as_json: bool,
+            url: str | None = None,
+            **own: Any,
         ) -> None:
             given = click.get_current_context().find_root().obj or {}
             options = Options(
                 home=home_directory(home or given.get("home")),
                 url=url or given.get("url") or environment().get("FREEHOLD_URL"),
                 key=key or given.get("key") or environment().get("FREEHOLD_KEY"),
+                ca=ca or given.get("ca") or environment().get("FREEHOLD_CA"),
+                certificate=certificate
+                or given.get("certificate")
+                or environment().get("FREEHOLD_CERTIFICATE"),
                 as_json=as_json or bool(given.get("as_json")),
             )
-            function(options, **own)
+            try:
+                function(options, **own)
+            except FreeholdError as error:
+                if options.as_json:
+                    click.echo(_failure(error))
+                raise
 
         call.__doc__ = function.__doc__
         call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
@@ -43,6 +61,10 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
                 "--url", metavar="URL", help="Speak to the Freehold running there."
             ),
             "--key": click.option("--key", metavar="KEY", help="API key for --url."),
+            "--ca": click.option("--ca", metavar="FILE", help="PEM of an authority to trust."),
+            "--certificate": click.option(
+                "--certificate", metavar="FILE", help="PEM of a client certificate and its key."
+            ),
             "--json": click.option(
                 "--json", "as_json", is_flag=True, help="One JSON document on stdout."
             ),
@@ -57,3 +79,10 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
         return made
 
     return declare
+
+
+def _failure(error: FreeholdError) -> str:
+    problem: dict[str, object] = {"code": error.code, "message": error.message}
+    if error.param is not None:
+        problem["param"] = error.param
+    return msgspec.json.format(msgspec.json.encode({"error": problem}), indent=2).decode()

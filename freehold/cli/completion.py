@@ -10,7 +10,7 @@ from freehold.cli.output import emit
 @command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(options: Options, shell: str) -> None:
-    """Print what makes SHELL complete freehold's commands.
+    """Print what makes SHELL complete commands, and the names in a home on this machine.
 
     For bash: put  eval "$(freehold completion bash)"  into ~/.bashrc.
     """

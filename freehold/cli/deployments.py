@@ -1,31 +1,53 @@
-"""``freehold deploy, undeploy, apply, export``: the desired state."""
+"""``freehold deploy, undeploy``: one deployment."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from freehold.cli.client import Client, connected, part
 from freehold.cli.command import Options, command
-from freehold.cli.output import bar, emit, follow, say
-from freehold.errors import FreeholdError, Invalid, Unavailable
+from freehold.cli.names import complete
+from freehold.cli.output import emit
+from freehold.cli.progress import progress
+from freehold.errors import Unavailable
+
+HOPELESS = ("failed", "missing")
+PEM = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
 
 @command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete("model", "alias", "version"))
 @click.option("--as", "deployment", metavar="DEPLOYMENT", help="Its name [the model's].")
 @click.option("--replicas", type=int, default=1, show_default=True, help="How many run.")
 @click.option("--url", "urls", multiple=True, metavar="URL", help="An endpoint; may be repeated.")
-@click.option("--url2", "more", multiple=True, metavar="URL", help="A further endpoint.")
+@click.option("--url2", "more", multiple=True, metavar="URL", hidden=True)
 @click.option("--upstream-model", metavar="M", help="What the endpoint calls the model.")
 @click.option("--upstream-key", metavar="REF", help="Its key: file:PATH or env:NAME.")
+@click.option("--weight", "weights", multiple=True, type=float, help="Speed of each endpoint.")
+@click.option("--upstream-ca", type=PEM, help="PEM of the authority that signs the endpoints.")
+@click.option("--upstream-certificate", type=PEM, help="PEM of the client certificate they want.")
+@click.option("--upstream-certificate-key", type=PEM, help="PEM of its key.")
+@click.option(
+    "--task",
+    type=click.Choice(["chat", "completion", "embedding", "rerank"]),
+    help="What the endpoint does [chat].",
+)
 @click.option("--place", type=click.Choice(["local", "site", "cloud"]), help="Where data goes.")
-@click.option("--fallback", "fallbacks", multiple=True, help="Asked when this one fails.")
+@click.option("--fallback", "fallbacks", multiple=True, shell_complete=complete("deployment"),
+              help="A deployment asked when this one fails; may be repeated.")  # fmt: skip
 @click.option("--context", type=int, help="Context in tokens.")
 @click.option("--slots", type=int, help="Requests answered at once by a replica.")
 @click.option("--threads", type=int, help="Processor threads a replica.")
 @click.option("--idle-unload", type=float, help="Unload after so many idle seconds.")
+@click.option("--price-in", type=float, help="Money for a million tokens read.")
+@click.option("--price-out", type=float, help="Money for a million tokens written.")
+@click.option("--cache", metavar="SECONDS", type=float, help="Keep repeatable answers so long.")
+@click.option("--hedge-ms", type=int, help="Ask a second replica after so long without a token.")
+@click.option(
+    "--continues",
+    type=click.Choice(["prefill", "final_message"]),
+    help="How endpoints go on with an answer that another began.",
+)
 @click.option("--wait", is_flag=True, help="Return once it answers.")
 def deploy(
     options: Options,
@@ -33,6 +55,7 @@ def deploy(
     deployment: str | None,
     urls: tuple[str, ...],
     more: tuple[str, ...],
+    cache: float | None,
     wait: bool,
     **given: Any,
 ) -> None:
@@ -45,18 +68,28 @@ def deploy(
     chosen = deployment or str(name).partition(":")[0]
     body = {key: value for key, value in given.items() if value not in (None, ())}
     body |= {"name": chosen, "urls": endpoints} if endpoints else {"name": chosen, "model": name}
+    if cache:
+        body["cache"] = {"seconds": cache}
     if endpoints:
         body["replicas"] = len(endpoints)
-    with connected(options) as client:
+    with connected(options, creates=bool(endpoints)) as client:
+        if wait and not client.serving:
+            raise Unavailable(
+                "unavailable.freehold",
+                f"cannot wait: nothing runs on {options.home}. Start it with freehold up, or leave "
+                "out --wait",
+            )
         result = client.put(f"/api/deployments/{part(chosen)}", body)
-        if wait and client.serving:
+        if wait:
             result = _await(client, chosen)
         state = result["state"] if client.serving else "to be run: freehold up starts it"
+    if result["state"] in HOPELESS:
+        raise _failure(chosen, result["reason"])
     emit(options, result, f"{chosen} is {state}")
 
 
 @command()
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=complete("deployment"))
 def undeploy(options: Options, deployment: str) -> None:
     """Remove a deployment; requests that run there are finished."""
     with connected(options) as client:
@@ -64,59 +97,18 @@ def undeploy(options: Options, deployment: str) -> None:
     emit(options, result, f"{deployment} is gone")
 
 
-@command()
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--plan", is_flag=True, help="Show what would change, and change nothing.")
-def apply(options: Options, file: Path, plan: bool) -> None:
-    """Make the whole desired state that of FILE."""
-    text = _read(file)
-    with connected(options) as client:
-        planned = client.post("/api/desired/plan", {"document": text})
-        if not options.as_json:
-            say("\n".join(map(_line, planned["changes"])) or "nothing to change")
-        if plan:
-            emit(options, planned, "")
-            return
-        result = client.put("/api/desired", {"document": text})
-        failures = []
-        for job in result["jobs"]:
-            try:
-                follow(client, job, job["subject"].rpartition(" as ")[2])
-            except FreeholdError as error:
-                failures.append(f"{job['subject']}: {error.message}")
-    if failures:
-        raise Unavailable("unavailable.source", "; ".join(failures))
-    emit(options, result, f"applied {len(result['changes'])} changes")
-
-
-@command()
-def export(options: Options) -> None:
-    """Print the whole desired state as TOML; never a secret."""
-    with connected(options) as client:
-        found = client.get("/api/desired")
-    emit(options, found, found["document"].rstrip("\n"))
-
-
 def _await(client: Client, name: str) -> dict[str, Any]:
-    with bar(name) as shown:
+    with progress(name) as shown:
         while True:
             found: dict[str, Any] = client.get(f"/api/deployments/{part(name)}", wait="0.5")
-            if found["state"] == "ready":
+            if found["state"] == "ready" or found["state"] in HOPELESS:
                 return found
-            if found["state"] in ("failed", "missing"):
-                raise Unavailable("unavailable.deployment", f"{name}: {found['reason']}")
-            shown.show("load", int(found["progress"] * 100), 100)
+            if found["reason"]:
+                shown.show(f"waiting: {found['reason']}", 0, 0)
+            else:
+                shown.percent("loading", found["progress"])
 
 
-def _read(file: Path) -> str:
-    try:
-        if str(file) == "-":
-            return sys.stdin.read()
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid("invalid.document", f"cannot read {file}: {error}") from error
-
-
-def _line(change: dict[str, Any]) -> str:
-    fields = f" ({', '.join(change['fields'])})" if change["fields"] else ""
-    return f"{change['act']:<7} {change['kind']} {change['name']}{fields}"
+def _failure(name: str, reason: str | None) -> Unavailable:
+    why = (reason or "it cannot run: see freehold status").removeprefix(f"{name}: ")
+    return Unavailable("unavailable.deployment", f"{name}: {why}")

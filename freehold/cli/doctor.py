@@ -7,15 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import msgspec
 
 from freehold.cli.command import Options, command
-from freehold.cli.output import emit, size, table
+from freehold.cli.output import emit, say, table
+from freehold.cli.place import serving_url
+from freehold.cli.words import counted, size
 from freehold.control.gateways import are_running
 from freehold.control.home import Home
-from freehold.errors import FreeholdError, Unavailable
+from freehold.errors import FreeholdError
 from freehold.models.catalog import read_catalog
 from freehold.plugins import open_kind
 from freehold.runtime.process import machine_memory
@@ -58,7 +61,8 @@ def doctor(options: Options, deep: bool) -> None:
     rows = [(finding.state, finding.check, finding.text) for finding in findings]
     emit(options, {"ok": not broken, "findings": findings}, table(("STATE", "CHECK", ""), rows, ""))
     if broken:
-        raise Unavailable("unavailable.doctor", f"{len(broken)} checks failed")
+        say(f"freehold: {counted(len(broken), 'check')} failed")
+        raise click.exceptions.Exit(1)  # what failed is in the one document already
 
 
 def _python(_home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
@@ -89,7 +93,7 @@ def _machine(home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
     memory = machine_memory()
     budget = settings.runtime.memory or int(memory * settings.runtime.memory_share)
     yield _ok("memory", f"{size(memory)}, engines may use {size(budget)}")
-    present = next(folder for folder in (home, *home.parents) if folder.exists())
+    present = next(folder for folder in (home, *home.parents) if folder.is_dir())
     free = shutil.disk_usage(present).free
     text = f"{size(free)} free at {present}"
     if free < LITTLE_DISK:
@@ -99,11 +103,14 @@ def _machine(home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
 
 
 def _home(home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
-    if not home.exists():
-        yield _ok("home", f"{home} does not exist yet: freehold up makes it")
+    if not home.is_dir():
+        yield _new_home(home)
         return
     found = Home(home)
     yield _ok("home", f"{home} can be written")
+    for path in sorted((home, *home.glob("*"), *home.glob("run/*"), *home.glob("audit/*"))):
+        if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o022:
+            yield _failed("home", f"others can write to {path}: chmod go-w {path}")
     for path in (found.admin_key, found.pepper, found.snapshot):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield _failed("secrets", f"others can read {path}: chmod 600 {path}")
@@ -117,12 +124,26 @@ def _home(home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
         )
 
 
+def _new_home(home: Path) -> Finding:
+    """Say whether a home could be made: by making, and removing, a folder where it would lie."""
+    above = next(place for place in (home, *home.parents) if place.exists())
+    try:
+        with TemporaryDirectory(dir=above):
+            pass
+    except OSError as error:
+        why = f"{above}: {error.strerror}"
+        return _failed("home", f"{home} cannot be made ({why}): name another with --home")
+    return _ok("home", f"{home} does not exist yet: freehold up makes it")
+
+
 def _port(home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
-    where = f"{settings.server.host} port {settings.server.port}"
-    if home.exists() and (Home(home).holder() is not None or are_running(home)):
-        yield _ok("port", f"{where}: ours")
+    url = serving_url(home)
+    if url is not None:
+        yield _ok("port", f"{url} is ours")
         return
-    with socket.socket() as probe:
+    where = f"{settings.server.host} port {settings.server.port}"
+    family = socket.AF_INET6 if ":" in settings.server.host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.server.host, settings.server.port))
@@ -133,14 +154,15 @@ def _port(home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:
 
 
 def _database(home: Path, _settings: Settings, deep: bool) -> Iterator[Finding]:
-    found = Home(home) if home.exists() else None
+    found = Home(home) if home.is_dir() else None
     if found is None or not found.database.exists():
         yield _ok("database", "none yet")
         return
-    database, blobs = Database(found.database), Blobs(found.blobs)
+    # The schema is brought up to date by who works with it, never under a control that runs.
+    database, blobs = Database(found.database, migrate=False), Blobs(found.blobs)
     try:
         yield _ok("database", f"schema {database.schema_version()}")
-        with database.transaction() as connection:
+        with database.reading() as connection:
             used = versions.used_artifacts(connection)
     finally:
         database.close()

@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import click
 import msgspec
 
 from freehold.cli.client import connected
 from freehold.cli.command import Options, command
-from freehold.cli.output import big, emit, say, size, table
+from freehold.cli.output import emit, say, table
+from freehold.cli.words import size
 from freehold.control.gateways import stop_leftovers
 from freehold.control.home import Home
 from freehold.settings import Server, Settings, read_settings
@@ -44,13 +47,15 @@ def up(
 @command()
 def down(options: Options) -> None:
     """Stop the Freehold of a home, and whatever a killed one left running."""
-    home = Home(options.home)
-    holder = home.holder()
-    if holder is not None:
-        os.kill(holder, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_PATIENCE
-        while home.holder() == holder and time.monotonic() < deadline:
-            time.sleep(0.05)
+    holder = None
+    if options.home.is_dir():
+        home = Home(options.home)
+        holder = home.holder()
+        if holder is not None:
+            os.kill(holder, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_PATIENCE
+            while home.holder() == holder and time.monotonic() < deadline:
+                time.sleep(0.05)
     left = stop_leftovers(options.home, read_settings(options.home).server.shutdown_grace)
     stopped = holder is not None or left > 0
     text = "stopped" if stopped else f"nothing runs on {options.home}"
@@ -62,33 +67,58 @@ def status(options: Options) -> None:
     """Show deployments, replicas, memory and load."""
     with connected(options) as client:
         found = client.get("/api/status")
-    memory = found["memory"]
-    where = found["url"] or "nowhere: it is not running (freehold up starts it)"
-    lines = [
-        f"Freehold {found['version']} serves {where}",
-        f"home {found['home']}, {'ready' if found['ready'] else 'not ready'}",
-        f"memory of engines {size(memory['resident'])}, planned {size(memory['planned'])} of "
-        f"{size(memory['budget'])}",
-        "",
-    ]
-    rows = [
-        (d["name"], d["state"] + (f" {d['progress']:.0%}" if d["state"] == "loading" else ""),
-         f"{d['model']}:{d['version']}" if d["version"] else d["model"], d["place"],
-         len([r for r in d["replicas"] if r["state"] == "ready"]), len(d["replicas"]),
-         sum(r["inflight"] for r in d["replicas"]),
-         size(sum(r["resident"] for r in d["replicas"])), d["reason"])
-        for d in found["deployments"]
-    ]  # fmt: skip
+    emit(options, found, "\n".join(_lines(found)))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    memory, runs = found["memory"], bool(found["url"])
+    if runs:
+        yield f"Freehold {found['version']} serves {found['url']}"
+        yield f"home {found['home']}, {'ready' if found['ready'] else 'not ready yet'}"
+        yield (
+            f"memory of engines {size(memory['resident'])}, planned {size(memory['planned'])} of "
+            f"{size(memory['budget'])}"
+        )
+    else:
+        yield f"Freehold {found['version']} is stopped: freehold up starts it"
+        yield f"home {found['home']}"
+    yield ""
     head = ("DEPLOYMENT", "STATE", "MODEL", "PLACE", "READY", "OF", "RUNNING", "MEMORY", "WHY")
-    lines.append(table(head, rows, "no deployments: freehold deploy NAME"))
-    if found["gateways"] and found["url"]:
+    yield table(
+        head, [_row(d) for d in found["deployments"]], "no deployments: freehold deploy NAME"
+    )
+    if found["gateways"] and runs:
         gateways = [(g["name"], g["pid"], g["inflight"], size(g["resident"]))
                 for g in found["gateways"]]  # fmt: skip
-        lines += ["", table(("GATEWAY", "PROCESS", "RUNNING", "MEMORY"), gateways, "")]
+        yield ""
+        yield table(("GATEWAY", "PROCESS", "RUNNING", "MEMORY"), gateways, "")
     for job in found["jobs"]:
-        lines.append(f"job {job['id']} {job['kind']} {job['subject']}: {job['stage']} "
-                     f"{big(job['done'])} of {big(job['total'])} bytes")  # fmt: skip
-    emit(options, found, "\n".join(lines))
+        so_far = f" {size(job['done'])} of {size(job['total'])}" if job["total"] else ""
+        yield f"job {job['id']} {job['kind']} {job['subject']}: {job['stage']}{so_far}"
+
+
+def _row(d: dict[str, Any]) -> tuple[object, ...]:
+    replicas = d["replicas"]
+    state = d["state"]
+    if state == "loading" and d["progress"]:
+        state += f" {d['progress']:.0%}"
+    return (
+        d["name"], state, _model(d), d["place"],
+        len([r for r in replicas if r["state"] == "ready"]), d["desired"].get("replicas", 1),
+        sum(r["inflight"] for r in replicas), size(sum(r["resident"] for r in replicas)),
+        d["reason"],
+    )  # fmt: skip
+
+
+def _model(d: dict[str, Any]) -> str | None:
+    """Return the version that answers now and, where that is another, the one that comes."""
+    if d["version"] is None:
+        model: str | None = d["model"]
+        return model
+    serving = sorted({r["version"] for r in d["replicas"] if r["state"] == "ready"})
+    now = ", ".join(str(version) for version in serving) or str(d["version"])
+    coming = f", then {d['version']}" if serving and serving != [d["version"]] else ""
+    return f"{d['model']}:{now}{coming}"
 
 
 def _with(settings: Settings, **given: str | int | None) -> Settings:

@@ -1,13 +1,15 @@
 """``freehold model ...``: bring in, show, verify, promote, roll back, remove."""
 
-import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from freehold.cli.client import Client, connected, part
 from freehold.cli.command import Options, command
-from freehold.cli.output import big, emit, follow, size, table
+from freehold.cli.names import complete
+from freehold.cli.output import emit, follow, table
+from freehold.cli.words import big, moment, size
 from freehold.errors import Invalid, Missing
 
 
@@ -36,13 +38,13 @@ def import_(
     catalog.
     """
     body = {
-        "source": source,
+        "source": _absolute(source),
         "name": name,
-        "sha256": sha256,
+        "sha256": sha256.lower().removeprefix("sha256:") if sha256 else None,
         "licence": licence,
         "dependencies": [{"kind": "base", "target": base}] if base else [],
     }
-    with connected(options) as client:
+    with connected(options, creates=True) as client:
         job = client.post("/api/models", body)
         result = follow(client, job, name or source.rpartition("/")[2])
         shown = client.get(f"/api/models/{part(result['model'])}")
@@ -50,8 +52,7 @@ def import_(
     document = {**result, **{k: version[k] for k in ("digest", "bytes", "licence", "notice")}}
     state = "imported" if result["new"] else "already there:"
     lines = [f"{state} {result['model']}:{result['version']}  sha256:{version['digest']}"]
-    if version["notice"] or version["licence"]:
-        lines.append(f"licence {version['licence']}: {version['notice'] or 'no notice recorded'}")
+    lines.append(f"licence {_licence(version)}")
     emit(options, document, "\n".join(lines))
 
 
@@ -70,7 +71,7 @@ def list_(options: Options) -> None:
 
 
 @command(model)
-@click.argument("name")
+@click.argument("name", shell_complete=complete("model", "version"))
 def show(options: Options, name: str) -> None:
     """Show a model: versions, digests, size, licence, dependencies, lineage, quality."""
     name, _, label = name.partition(":")
@@ -83,7 +84,7 @@ def show(options: Options, name: str) -> None:
 
 
 @command(model)
-@click.argument("name")
+@click.argument("name", shell_complete=complete("model", "alias", "version"))
 def verify(options: Options, name: str) -> None:
     """Read a version's bytes again and hold them against its digest."""
     with connected(options) as client:
@@ -95,7 +96,7 @@ def verify(options: Options, name: str) -> None:
 
 
 @command(model)
-@click.argument("name")
+@click.argument("name", shell_complete=complete("model", "alias", "version"))
 def remove(options: Options, name: str) -> None:
     """Remove NAME:VERSION, or NAME with all its versions."""
     model_name, _, label = name.partition(":")
@@ -120,7 +121,7 @@ def catalog(options: Options) -> None:
 
 
 @command(model)
-@click.argument("name")
+@click.argument("name", shell_complete=complete("version"))
 @click.option("--alias", default="production", show_default=True, help="The alias to move.")
 def promote(options: Options, name: str, alias: str) -> None:
     """Point an alias at NAME:VERSION; deployments that follow it change over."""
@@ -134,17 +135,20 @@ def promote(options: Options, name: str, alias: str) -> None:
 
 
 @command(model)
-@click.argument("name")
+@click.argument("name", shell_complete=complete("model"))
 @click.option("--alias", default="production", show_default=True, help="The alias to move back.")
 def rollback(options: Options, name: str, alias: str) -> None:
-    """Point an alias back to the version it had before."""
+    """Point an alias back to the version it had before.
+
+    A second rollback undoes the first.
+    """
     with connected(options) as client:
         result = client.post(f"/api/models/{part(name)}/aliases/{part(alias)}/rollback")
     emit(options, result, f"{name}:{alias} is version {result['version']} again")
 
 
 @command(model)
-@click.argument("name")
+@click.argument("name", shell_complete=complete("model", "alias", "version"))
 @click.option("--context", type=int, help="Context in tokens.")
 @click.option("--slots", type=int, help="Requests answered at once.")
 @click.option("--threads", type=int, help="Processor threads.")
@@ -157,8 +161,27 @@ def settings(options: Options, name: str, **given: int | None) -> None:
         wanted = {key: value for key, value in given.items() if value is not None}
         if wanted:
             found = client.put(path, {**found["settings"], **wanted})
-    rows = [(r["revision"], r["document"], r["created_by"]) for r in found["revisions"]]
+    rows = [
+        (r["revision"], _set(r["settings"]) or "defaults", r["created_by"])
+        for r in found["revisions"]
+    ]
     emit(options, found, table(("REVISION", "SETTINGS", "BY"), rows, "all at their defaults"))
+
+
+def _absolute(source: str) -> str:
+    """Return a path as a path from the root: who reads it may work in another folder."""
+    path = Path(source).expanduser()
+    named = source.startswith(("./", "../", "~")) or source.endswith(".gguf")
+    return str(path.absolute()) if named and path.exists() else source
+
+
+def _set(settings: dict[str, int | None]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+
+
+def _licence(version: dict[str, Any]) -> str:
+    named = version["licence"] or "unknown"
+    return f"{named}: {version['notice']}" if version["notice"] else named
 
 
 def _resolve(client: Client, name: str) -> tuple[str, int]:
@@ -187,7 +210,6 @@ def _aliases(found: dict[str, Any]) -> str:
 def _describe(version: dict[str, Any]) -> str:
     manifest = version["manifest"]
     tokenizer = manifest["tokenizer"] or {}
-    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(version["created"]))
     depends = [
         d["kind"] + " " + d["target"] + (f" sha256:{d['digest'][:12]}" if d["digest"] else "")
         for d in version["dependencies"]
@@ -201,13 +223,13 @@ def _describe(version: dict[str, Any]) -> str:
         ("context", manifest["context"]),
         ("tokenizer", f"{tokenizer.get('model')}, {tokenizer.get('tokens')} tokens"),
         ("chat template", "yes" if manifest["chat_template"] else "none: not tuned for chat"),
-        ("licence", f"{version['licence']}: {version['notice'] or 'no notice recorded'}"),
+        ("licence", _licence(version)),
         ("source", version["resolved"]),
         ("dependencies", "; ".join(depends) or "none"),
         ("lineage", " <- ".join(version["lineage"]) or "none"),
         ("quality", version["quality"] or "not measured"),
-        ("settings", {k: v for k, v in version["settings"].items() if v} or "defaults"),
-        ("imported", f"{when} UTC by {version['created_by']}"),
+        ("settings", _set(version["settings"]) or "defaults"),
+        ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),
     )
     lines = (f"  {name:<14}{value}" for name, value in facts)
     return f"version {version['number']}\n" + "\n".join(lines)

@@ -6,10 +6,14 @@ from typing import Any
 
 import click
 import msgspec
+from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from freehold import __version__
-from freehold.cli.output import bar, say
+from freehold.cli.output import say
+from freehold.cli.progress import progress
+from freehold.cli.question import messages
+from freehold.cli.words import counted
 from freehold.control.control import Control
 from freehold.errors import FreeholdError
 from freehold.models.catalog import CatalogEntry, read_catalog
@@ -17,7 +21,6 @@ from freehold.models.deploy import Deployment
 from freehold.models.pipeline import Arrival
 
 QUESTION = "What is the capital of France?"
-TEMPERATURE = 0.2
 LONGEST = 100
 
 
@@ -58,9 +61,20 @@ class Welcome:
             return
         click.echo(_text(control, name, answer))
 
+    def stopping(self, control: Control) -> None:
+        """Say what a clean stop waits for."""
+        doors = (sighting.door for sighting in control.publisher.sightings.values())
+        running = sum(door.requests for door in doors)
+        grace = control.settings.server.shutdown_grace
+        if running:
+            what = f"finishing {counted(running, 'request')}, up to {grace:.0f} s"
+            say(f"\n{what}; Ctrl-C again to stop at once")
+        else:
+            say("\nstopping")
+
     async def _bring_in(self, entry: CatalogEntry, control: Control) -> bool:
         job = control.start_import(Arrival(source=entry.name, name=entry.name), "admin")
-        with bar(entry.name) as shown:
+        with progress(entry.name) as shown:
             while job.state == "running":
                 shown.show(job.stage, job.done, job.total)
                 await control.jobs.wait(job.id, 0.1)
@@ -82,7 +96,7 @@ def _chosen(control: Control) -> str | None:
     ready = [
         route
         for route in control.publisher.snapshot.routes.values()
-        if route.state == "ready" and route.task == "chat" and route.place == "local"
+        if route.state == "ready" and route.task == "chat" and route.digest is not None
     ]
     names = sorted(route.deployment for route in ready)
     if entry is not None and entry.name in names:
@@ -91,18 +105,14 @@ def _chosen(control: Control) -> str | None:
 
 
 async def _ask(name: str, control: Control) -> str | None:
-    body = {
-        "model": name,
-        "messages": [{"role": "user", "content": QUESTION}],
-        "temperature": TEMPERATURE,
-        "seed": 1,
-        "max_tokens": LONGEST,
-    }
     try:
         key = control.home.admin_key.read_text(encoding="ascii").strip()
-        request = control.client.post(f"{control.public_url}/v1/chat/completions")
+        # It is our own port: who answers there needs no proof.
+        builder = ClientBuilder().no_proxy().danger_accept_invalid_certs(True)
+        client = builder.build() if control.public_url.startswith("https") else control.client
+        request = client.post(f"{control.public_url}/v1/chat/completions")
         request = request.bearer_auth(key).header("prefer", "wait=60")
-        response = await request.body_bytes(msgspec.json.encode(body)).build().send()
+        response = await request.body_bytes(_question(name)).build().send()
         found: dict[str, Any] = msgspec.json.decode((await response.bytes()).to_bytes())
         if response.status != 200:
             say(f"{name} does not answer: {found['error']['message']}")
@@ -113,6 +123,23 @@ async def _ask(name: str, control: Control) -> str | None:
         return None
 
 
+def _question(name: str) -> bytes:
+    """Return the body that is sent here and shown for others to send: nothing is added to it."""
+    return msgspec.json.encode(
+        {
+            "model": name,
+            "temperature": 0,
+            "max_tokens": LONGEST,
+            "messages": messages(QUESTION),
+        }
+    )
+
+
+def _listed() -> str:
+    lines = [msgspec.json.encode(each).decode() for each in messages(QUESTION)]
+    return "\n".join(f"        {line}," for line in lines)
+
+
 def _text(control: Control, name: str | None, answer: str | None) -> str:
     url, key_file = control.public_url, str(control.home.admin_key)
     head = f"\nFreehold serves {url}\n"
@@ -121,14 +148,6 @@ def _text(control: Control, name: str | None, answer: str | None) -> str:
             "\nNothing is deployed yet. See freehold model catalog, then\n"
             "  freehold model import NAME\n  freehold deploy NAME\n\nCtrl-C stops."
         )
-    body = msgspec.json.encode(
-        {
-            "model": name,
-            "temperature": TEMPERATURE,
-            "max_tokens": LONGEST,
-            "messages": [{"role": "user", "content": QUESTION}],
-        }
-    ).decode()
     told = textwrap.indent(textwrap.fill(answer, 90), "  ") if answer else "  (no answer)"
     return f"""{head}
 You:  {QUESTION}
@@ -140,16 +159,20 @@ Ask again with curl:
 curl {url}/v1/chat/completions \\
   -H "Authorization: Bearer $(cat {shlex.quote(key_file)})" \\
   -H "Content-Type: application/json" \\
-  -d {shlex.quote(body)}
+  -d {shlex.quote(_question(name).decode())}
 
 or with the OpenAI SDK (pip install openai):
 
 from pathlib import Path
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key=Path({key_file!r}).read_text().strip())
-question = {{"role": "user", "content": "{QUESTION}"}}
 answer = client.chat.completions.create(
-    model="{name}", temperature={TEMPERATURE}, max_tokens={LONGEST}, messages=[question]
+    model="{name}",
+    temperature=0,
+    max_tokens={LONGEST},
+    messages=[
+{_listed()}
+    ],
 )
 print(answer.choices[0].message.content)
 
