@@ -36,6 +36,10 @@ def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_loopback_only)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="write golden answers anew")
+
+
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """The starter's weights: the one thing tests ever download, kept between runs by digest."""

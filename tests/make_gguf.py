@@ -44,8 +44,8 @@ def gguf(
     return head + (b"\0" * 32 if data is None else data)
 
 
-def tweak(source: Path, target: Path, fields: dict[str, str]) -> Path:
-    """Copy a model with strings of its header set; its tensors stay as they are."""
+def tweak(source: Path, target: Path, fields: dict[str, Any]) -> Path:
+    """Copy a model with fields of its header set; its tensors stay as they are."""
     data = source.read_bytes()
     magic, version, tensors, count = struct.unpack_from("<4sIQQ", data)
     assert magic == b"GGUF"

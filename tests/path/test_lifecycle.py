@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -265,10 +268,59 @@ def test_up_prints_a_real_answer_and_snippets_that_work(prepared: Path, new_hous
     assert "Paris" in text
     curl = text[text.index("curl http") : text.index("\n\nor with")]
     ran = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
-    assert json.loads(ran.stdout)["choices"][0]["message"]["content"]
+    asked = json.loads(ran.stdout)["choices"][0]["message"]["content"].strip()
+    assert asked.split() == _told(text)
     code = text[text.index("from pathlib") : text.index("\n\nCtrl-C")]
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip()
+    assert ran.stdout.split() == _told(text)
+
+
+def test_an_answer_that_a_stop_cuts_says_so(new_house: Make) -> None:
+    house = new_house(settings="[server]\nshutdown_grace = 0.3\n").start()
+    asked = json.dumps(_body(stream=True, max_tokens=4000, ignore_eos=True)).encode()
+    request = urllib.request.Request(f"{house.url}/v1/chat/completions", asked)
+    request.add_header("authorization", f"Bearer {house.key}")
+    command = [sys.executable, "-m", "freehold", "chat", "--home", str(house.home)]
+    chat = subprocess.Popen(
+        [*command, "Write a very long story about the sea."], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert chat.stdout is not None
+    with urllib.request.urlopen(request, timeout=60) as response:
+        begun = response.readline() + chat.stdout.read(1).encode()
+        assert len(begun) > 1
+        eventually(
+            lambda: house.call("GET", "/api/gateways").json["gateways"][0]["requests"], "seen"
+        )
+        assert house.stop() == 0
+        last = events(b"\n" + response.read())[-1]
+    told, said = chat.communicate(timeout=60)
+    assert last["error"]["code"] == "unavailable.stopping"
+    assert chat.returncode == 1
+    assert told.endswith("\n")
+    assert said.startswith("freehold: the answer was cut: this gateway stops")
+    assert "finishing " in house.log
+    assert "Ctrl-C again to stop at once" in house.log
+
+
+def test_a_second_interrupt_stops_at_once(new_house: Make) -> None:
+    house = new_house(settings="[server]\nshutdown_grace = 100000\n").start()
+    assert house.control is not None
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            house.chat, stream=True, max_tokens=4000, ignore_eos=True, temperature=1
+        )
+        eventually(lambda: house.replicas()[0]["inflight"], "it runs")
+        house.control.send_signal(signal.SIGINT)
+        eventually(lambda: "Ctrl-C again" in house.log, "it was heard")
+        assert house.stop() == 0
+        with suppress(OSError, HTTPException):
+            assert "[DONE]" not in events(running.result().body)
+
+
+def _told(text: str) -> list[str]:
+    """Return the words of the answer that the greeting shows."""
+    return text[text.index("smol:\n") + 6 : text.index("\n\nAsk again")].split()
 
 
 def _full(house: House) -> dict[str, str] | None:

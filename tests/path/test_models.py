@@ -1,7 +1,6 @@
 """The path of a model: in, through, promoted, rolled back, gone."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,7 +58,7 @@ def test_launch_settings_are_versioned_and_take_effect(own_house: House) -> None
     eventually(lambda: own_house.deployment()["context"] == 2048, "planned")
     eventually(lambda: len(own_house.replicas()) == 1, "replaced")
     found = own_house.json("model", "settings", "smol:1", "--slots", "1")
-    assert [json.loads(r["document"])["slots"] for r in found["revisions"]] == [2, 1]
+    assert [r["settings"]["slots"] for r in found["revisions"]] == [2, 1]
     answer = own_house.chat(
         messages=[{"role": "user", "content": "word " * 3000}], headers={"prefer": "wait=30"}
     )

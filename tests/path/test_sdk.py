@@ -1,4 +1,4 @@
-"""The official SDK, unmodified."""
+"""OpenAI's SDK, unmodified."""
 
 from collections.abc import Iterator
 
@@ -87,3 +87,67 @@ async def test_async_client(house: House) -> None:
         )
         pieces = [event.choices[0].delta.content or "" async for event in stream]
     assert "".join(pieces)
+
+
+TOOL = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+def test_responses_stored_and_continued(client: openai.OpenAI) -> None:
+    first = client.responses.create(
+        model="smol", input="My name is Ada.", max_output_tokens=16, temperature=0
+    )
+    assert first.output_text
+    assert (first.status, first.usage and first.usage.output_tokens) == ("incomplete", 16)
+    second = client.responses.create(
+        model="smol", input="What is my name?", previous_response_id=first.id, max_output_tokens=30
+    )
+    assert second.usage
+    assert first.usage
+    assert second.usage.input_tokens > first.usage.input_tokens + 16
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    items = client.responses.input_items.list(first.id).data
+    assert [item.type for item in items] == ["message"]
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+
+
+def test_responses_stream_helper(client: openai.OpenAI) -> None:
+    with client.responses.stream(
+        model="smol", input="Write one sentence about the sea.", temperature=0, store=False
+    ) as stream:
+        text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+        assert stream.get_final_response().output_text == text
+    assert text
+
+
+def test_responses_parse(client: openai.OpenAI) -> None:
+    class Colour(BaseModel):
+        red: bool
+
+    answer = client.responses.parse(
+        model="smol", input="Red?", text_format=Colour, max_output_tokens=40, store=False
+    )
+    assert isinstance(answer.output_parsed, Colour)
+    assert client.responses.input_tokens.count(model="smol", input="Red?").input_tokens > 5
+
+
+def test_tools_may_be_sent_and_streamed(client: openai.OpenAI) -> None:
+    chat_tool = {"type": "function", "function": {k: v for k, v in TOOL.items() if k != "type"}}
+    with client.chat.completions.stream(
+        model="smol", messages=QUESTION, tools=[chat_tool], max_tokens=16
+    ) as stream:
+        for _ in stream:
+            pass
+    events = list(
+        client.responses.create(
+            model="smol", input="Weather in Bonn?", tools=[TOOL], tool_choice="required",
+            max_output_tokens=24, stream=True, store=False,
+        )
+    )  # fmt: skip
+    assert events[-1].type in ("response.completed", "response.incomplete")
+    assert [event.sequence_number for event in events] == list(range(len(events)))

@@ -39,11 +39,13 @@ def test_auto_leaves_out_what_cannot_do_it() -> None:
         route("short", context=50),
         route("embedder", task="embedding"),
         route("base", task="completion"),
+        route("ranker", task="rerank"),
     ]
     with pytest.raises(NoCapacity):
         picked(routes)
     assert picked(routes, "completion") == ["base"]
     assert picked(routes, "embedding") == ["embedder"]
+    assert picked(routes, "rerank") == ["ranker"]
     assert picked(routes, "completion", 50) == ["base", "short"]
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from freehold.errors import Invalid, Missing
+from freehold.models.deploy import Deployment, deadlines
 from freehold.settings import (
+    Runtime,
     Settings,
     check_secret_reference,
     home_directory,
@@ -63,3 +65,14 @@ def test_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert home_directory("/elsewhere") == Path("/elsewhere")
     monkeypatch.delenv("FREEHOLD_HOME")
     assert home_directory(None) == Path("~/.freehold").expanduser()
+
+
+def test_deadlines_of_a_deployment_come_before_the_settings() -> None:
+    settings = Runtime(token_timeout=5, first_token_timeout=50, total_timeout=70)
+    endpoint = Deployment(name="d", urls=("http://x/v1",), total_timeout=9, connect_timeout=0.5)
+    found = deadlines(endpoint, settings)
+    assert (found.connect, found.token, found.total) == (0.5, 5, 9)
+    assert deadlines(Deployment(name="d", model="m"), settings).token == 50
+    assert deadlines(Deployment(name="d", model="m", token_timeout=2), settings).token == 2
+    with pytest.raises(Invalid):
+        parse_settings("[runtime]\ntoken_timeout = 0")

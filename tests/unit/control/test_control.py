@@ -6,12 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from freehold.control.deployments import Document, read_document, write_document
+from freehold.control.deployments import (
+    LONGEST,
+    Deployments,
+    Document,
+    read_document,
+    write_document,
+)
 from freehold.control.home import Home
-from freehold.control.jobs import Jobs
+from freehold.control.jobs import WAITING, Jobs
 from freehold.control.publish import Publisher
-from freehold.errors import Conflict, Invalid, Missing
-from freehold.models.deploy import Deployment
+from freehold.errors import Conflict, Invalid, Missing, NoCapacity
+from freehold.models.deploy import Deployment, place_of
+from freehold.models.registry import Registry
+from freehold.settings import Runtime
+from freehold.store.blobs import Blobs
+from freehold.store.database import Database
+from freehold.store.desired import put_deployment
 from freehold.store.snapshot import KeyGrant, read_snapshot
 
 
@@ -32,6 +43,63 @@ def test_a_wrong_document(text: str) -> None:
         read_document(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#" * (LONGEST + 1),
+        "".join(f"[[deployments]]\nname='a{n}'\nmodel='m'\n" for n in range(1001)),
+        "[[deployments]]\nname='a'\nmodel='m'\n" * 2,
+        f"[[models]]\nname='A b'\nsource='s'\nsha256='{'a' * 64}'",
+        "[[models]]\nname='a'\nsource='s'\nsha256='abc'",
+        f"[[aliases]]\nmodel='a'\nalias='7'\nsha256='{'a' * 64}'",
+        f"[[aliases]]\nmodel='a'\nalias='../x'\nsha256='{'a' * 64}'",
+        f"[[aliases]]\nmodel='a'\nalias='x'\nsha256='{'a' * 64}'\n" * 2,
+        "[[deployments]]\nname='a'\nurls=[" + "'http://127.0.0.1/v1'," * 65 + "]",
+        "[[deployments]]\nname='a'\nurls=['https://api.example.com/v1']",
+        "[[deployments]]\nname='a'\nurls=['http://127.0.0.1/v1', 'http://10.0.0.1/v1']",
+    ],
+)
+def test_a_document_is_refused_as_a_whole(text: str) -> None:
+    with pytest.raises(Invalid):
+        read_document(text)
+
+
+def test_where_data_goes_is_never_guessed() -> None:
+    for url in ("http://localhost:1/v1", "http://127.9.9.9/v1", "http://[::1]:1/v1"):
+        found = read_document(f"[[deployments]]\nname='a'\nurls=['{url}']").deployments[0]
+        assert place_of(found) == "local"
+    assert place_of(Deployment(name="a", model="m")) == "local"
+    # Stored before it had to be said.
+    assert place_of(Deployment(name="a", urls=("https://127.0.0.1.example.com/v1",))) == "cloud"
+
+
+def test_a_document_is_applied_whole_or_not_at_all(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    deployments = Deployments(database, Registry(database, Blobs(tmp_path / "b")), Runtime())
+    deployments.put(Deployment(name="before", model="m"), 1.0, "me")
+
+    def also(_connection: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        deployments.apply(Document(deployments=(Deployment(name="a", model="m"),)), 2.0, "me", also)
+    assert [each.name for each in deployments.all()] == ["before"]
+    database.close()
+
+
+def test_what_is_stored_and_not_understood_is_a_reason(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    deployments = Deployments(database, Registry(database, Blobs(tmp_path / "b")), Runtime())
+    with database.transaction() as connection:
+        put_deployment(connection, "old", '{"name": "old", "model": "m", "slots": -1}', 1.0, "me")
+    assert "deploy it again" in (deployments.plans()[0].reason or "")
+    assert deployments.updated() == {"old": 1.0}
+    deployments.put(Deployment(name="old", urls=("http://127.0.0.1/v1",)), 2.0, "me")
+    assert deployments.plans()[0].reason is None
+    assert deployments.updated() == {"old": 2.0}
+    database.close()
+
+
 async def test_the_same_work_at_once_is_one_job() -> None:
     jobs, gate = Jobs(), threading.Event()
 
@@ -49,6 +117,41 @@ async def test_the_same_work_at_once_is_one_job() -> None:
     await jobs.stop()
     with pytest.raises(Missing):
         jobs.get("nothing")
+
+
+async def test_another_pin_is_other_work() -> None:
+    jobs, gate = Jobs(), threading.Event()
+
+    def work(progress: object) -> dict[str, object]:
+        gate.wait(10)
+        return {}
+
+    asked = [jobs.start("import", "s", work, same=pin) for pin in (None, "a", "b", "a")]
+    assert len({job.id for job in asked}) == 3
+    assert asked[1] is asked[3]
+    gate.set()
+    await jobs.stop()
+
+
+async def test_jobs_keep_no_other_thread_waiting_and_are_not_without_number() -> None:
+    jobs, gate = Jobs(at_once=2), threading.Event()
+    begun: list[int] = []
+
+    def work(progress: object) -> dict[str, object]:
+        begun.append(1)
+        gate.wait(10)
+        return {}
+
+    last = [jobs.start("verify", str(number), work) for number in range(WAITING)][-1]
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 5) == 7
+    assert len(begun) == 2
+    with pytest.raises(NoCapacity):
+        jobs.start("verify", "one more", work)
+    assert jobs.start("verify", str(WAITING - 1), work) is last
+    gate.set()
+    await jobs.wait(last.id, 10)
+    assert len(begun) == WAITING
+    await jobs.stop()
 
 
 async def test_a_job_that_fails_says_why() -> None:

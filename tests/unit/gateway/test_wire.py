@@ -165,3 +165,12 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
         except Invalid:
             continue
         msgspec.json.decode(call.body("m", stream=True))
+
+
+@pytest.mark.parametrize("count", [2**63, 2**53, -1, 10**30])
+def test_no_engine_reports_more_tokens_than_tables_can_add_up(count: int) -> None:
+    for field in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        with pytest.raises(EngineLost):
+            read_usage({field: count})
+    with pytest.raises(EngineLost):
+        read_usage({"prompt_tokens_details": {"cached_tokens": count}})

@@ -44,6 +44,13 @@ def test_the_starter(weights: Path) -> None:
     assert 98362432 < small < memory_needed(manifest, 98362432, 8192, 4)
 
 
+def test_a_model_that_scores_is_a_reranker(tmp_path: Path) -> None:
+    for pooling, task in ((4, "rerank"), (1, "completion")):
+        path = tmp_path / "m.gguf"
+        path.write_bytes(gguf({**FIELDS, "llama.pooling_type": pooling}))
+        assert describe(read_header(path)).task == task
+
+
 BIG = 2**63
 BAD = {
     "empty": (b"", "empty"),

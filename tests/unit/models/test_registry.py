@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.errors import Conflict, Invalid, Missing
+from freehold.models.deploy import Deployment, plan
 from freehold.models.gguf import read_header
 from freehold.models.manifest import describe
 from freehold.models.registry import (
@@ -16,6 +18,7 @@ from freehold.models.registry import (
     check_name,
     suggest_name,
 )
+from freehold.settings import Runtime
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 from freehold.store.versions import Artifact, Dependency
@@ -79,6 +82,24 @@ def test_what_is_not_there_names_what_is(shelf: Shelf, reference: str, says: str
         shelf.registry.resolve(reference if reference != "n" else "mn")
 
 
+@pytest.mark.parametrize("label", ["\u00b2", "9" * 5000, "\u0663", "1234567890"])
+def test_an_odd_label_is_only_missing(shelf: Shelf, label: str) -> None:
+    shelf.add("m", "one")
+    with pytest.raises(Missing):
+        shelf.registry.resolve(f"m:{label}")
+    plans = plan(Deployment(name="d", model=f"m:{label}"), shelf.registry, Runtime())
+    assert plans.reason
+
+
+@pytest.mark.parametrize("field", ["context", "slots", "threads"])
+@pytest.mark.parametrize("value", [-1, 0, 10**400])
+def test_launch_settings_have_bounds(shelf: Shelf, field: str, value: int) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({field: value}, LaunchSettings)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"name": "d", "model": "m", field: value}, Deployment)
+
+
 def test_removal_keeps_what_others_use(shelf: Shelf) -> None:
     one = shelf.add("a", "same")
     shelf.add("b", "same")
@@ -90,7 +111,7 @@ def test_removal_keeps_what_others_use(shelf: Shelf) -> None:
     assert shelf.blobs.path(one.row.digest)
     assert shelf.registry.remove_model("b") == one.row.bytes
     assert shelf.registry.names() == ["a"]
-    assert shelf.add("b", "again").row.number == 1
+    assert shelf.add("b", "again").row.number == 2  # no number ever means other bytes
 
 
 def test_lineage_follows_parents_here_and_bases_elsewhere(shelf: Shelf) -> None:

@@ -13,7 +13,8 @@ import pytest
 from freehold.errors import Unavailable
 from freehold.record.entry import Entry, encode
 from freehold.record.journal import Journal
-from freehold.record.ledger import records, take_in_journals, usage_since
+from freehold.record.ledger import BATCH, forget_old, records, take_in_journals, usage_since
+from freehold.record.refusals import MOST, Refusals
 from freehold.store.database import Database
 
 
@@ -57,7 +58,34 @@ async def test_a_full_disk_refuses_and_later_lines_are_whole(tmp_path: Path) -> 
         signal.signal(signal.SIGXFSZ, before)
     await journal.append(b"third\n")
     journal.close()
-    assert next(tmp_path.glob("*.jsonl")).read_text() == "first\nthird\n"
+    # Never in the place of torn bytes that may have been read already.
+    files = sorted(tmp_path.glob("*.jsonl"))
+    assert [path.read_text() for path in files] == ["first\n", "third\n"]
+
+
+async def test_a_disk_that_stays_full_does_not_fill_up_with_files(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "w", 1 << 20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, limits[1]))
+    try:
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                await journal.append(b"line\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.glob("*.jsonl")) == []
+    journal.close()
+
+
+def test_refusals_of_strangers_are_counted_when_they_are_many() -> None:
+    now = [100.0]
+    refusals = Refusals(lambda: now[0])
+    assert [refusals.admit() for _ in range(MOST + 5)] == [True] * MOST + [False] * 5
+    assert (refusals.take(), refusals.take()) == (5, 0)
+    now[0] += 1
+    assert refusals.admit()
 
 
 def test_a_kill_at_any_moment_loses_nothing_acknowledged(tmp_path: Path) -> None:
@@ -111,4 +139,55 @@ def test_each_line_counts_once(tmp_path: Path) -> None:
     assert [record["id"] for record in found] == ["r5", "r4", "r3", "r2", "r1"]
     assert [r["id"] for r in records(database, limit=1, before=1004.0)] == ["r3"]
     assert [r["id"] for r in records(database, limit=9, principal="bob")] == ["r3"]
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        encode(entry(9, tokens_out=2**63)),
+        encode(entry(9, tokens_in=-1)),
+        encode(entry(9, cost=2**80)),
+        b'{"id": "r9", "at": 1e18, "action": "completion:run"}\n',
+        b'{"id": "r9", "at": 1, "action": "completion:run", "principal": "\\ud800"}\n',
+        b'{"id": "r9", "at": 1, "action": "a", "other": "\xff\xfe"}\n',
+    ],
+)
+def test_a_record_that_cannot_be_a_row_stops_nothing(
+    tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(tmp_path / "f.db")
+    (tmp_path / "w-1.jsonl").write_bytes(encode(entry(1)) + line + encode(entry(2)))
+    assert take_in_journals(database, tmp_path) == 2
+    assert [record["id"] for record in records(database, limit=9)] == ["r2", "r1"]
+    assert take_in_journals(database, tmp_path) == 0
+    database.close()
+
+
+def test_many_lines_are_taken_in_by_and_by(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    long = encode(entry(5000, subject="x" * (2 * BATCH)))
+    lines = [encode(entry(n, tokens_in=1, principal=f"p{n % 3}")) for n in range(4000)]
+    (tmp_path / "w-1.jsonl").write_bytes(b"".join(lines) + long)
+    assert take_in_journals(database, tmp_path) == 4001
+    usage = usage_since(database, None)
+    assert sum(row.tokens_in for row in usage) == 4000
+    assert sum(row.requests for row in usage) == 4001
+    database.close()
+
+
+def test_old_records_go_and_what_is_not_in_the_tables_stays(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    for number, name in ((1, "old"), (2, "new"), (3, "torn")):
+        (tmp_path / f"{name}-1.jsonl").write_bytes(encode(entry(number)))
+    take_in_journals(database, tmp_path)
+    with (tmp_path / "torn-1.jsonl").open("ab") as file:
+        file.write(encode(entry(4)))
+    for name in ("old", "torn"):
+        os.utime(tmp_path / f"{name}-1.jsonl", (500, 500))
+    forget_old(database, tmp_path, 1002.0)
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["new-1.jsonl", "torn-1.jsonl"]
+    assert take_in_journals(database, tmp_path) == 1
+    assert [record["id"] for record in records(database, limit=9)] == ["r4", "r3", "r2"]
+    assert sum(row.requests for row in usage_since(database, None)) == 4
     database.close()

@@ -47,6 +47,16 @@ def test_what_is_leaving_already_is_counted_on() -> None:
     assert place(replicas, ["new"], ["new"], {}, 8, 0).unload == ()
 
 
+def test_an_endpoint_needs_no_room() -> None:
+    replicas = [
+        replica("busy", 6, "ready"), replica("idle", 1, "ready"),
+        replica("big", 8), replica("remote", 0),
+    ]  # fmt: skip
+    found = place(replicas, ["big", "remote"], ["remote"], {"busy": 1}, 10, 0)
+    assert (found.load, found.unload) == (("remote",), ())
+    assert place(replicas, ["remote"], ["remote"], {}, 5, 0).load == ("remote",)
+
+
 SIZES = st.integers(0, 10)
 STATES = st.sampled_from(["idle", "ready", "loading", "draining", "failed"])
 
@@ -60,7 +70,7 @@ def test_room_is_never_overrun(items: list[tuple[int, str, int]], room: int) -> 
     by = {each.id: each for each in replicas}
     held = sum(r.launch.bytes for r in replicas if r.state in ("ready", "loading", "draining"))
     loading = sum(by[name].launch.bytes for name in found.load)
-    assert loading == 0 or held + loading <= room
+    assert loading == 0 or held + loading <= room  # endpoints take none
     assert not set(found.load) & set(found.waiting)
     assert all(by[name].state == "ready" and not busy[name] for name in found.unload)
     assert set(found.load) | set(found.waiting) == set(wanted)

@@ -91,3 +91,13 @@ def test_a_full_board_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="stop and start"):
         board.row("c")
     assert board.row("a") == 0
+
+
+def test_a_board_killed_while_it_was_made_is_new(tmp_path: Path) -> None:
+    Board(tmp_path / "b", 0, 2, rows=8).close()
+    size = (tmp_path / "b").stat().st_size
+    (tmp_path / "b").write_bytes(bytes(size))
+    board = Board(tmp_path / "b", 1, 2, rows=8)
+    board.add(board.row("x"), 3)
+    assert board.total(board.row("x")) == 3
+    board.close()

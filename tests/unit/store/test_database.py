@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from freehold.errors import Broken, Invalid
-from freehold.store import migrations
+from freehold.store import migrations, versions
 from freehold.store.database import HEAD, Database
 from freehold.store.tables import METADATA
 
@@ -64,4 +64,44 @@ def test_an_error_rolls_everything_back(tmp_path: Path) -> None:
         fail()
     with database.transaction() as connection:
         assert connection.execute(text("SELECT count(*) FROM models")).scalar() == 0
+    database.close()
+
+
+def test_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    with database.transaction() as writing:
+        writing.execute(text("INSERT INTO models VALUES ('m', 0)"))
+        with database.reading() as reading:
+            assert reading.execute(text("SELECT count(*) FROM models")).scalar() == 0
+    database.close()
+
+
+@pytest.mark.parametrize("name", ["a?mode=memory", "b%41", "c#x", "d%20e"])
+def test_a_home_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    Database(tmp_path / name / "f.db").close()
+    assert (tmp_path / name / "f.db").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_who_only_looks_migrates_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db", migrate=False)
+    assert database.schema_version() is None
+    database.close()
+
+
+def test_numbers_of_an_older_file_are_not_used_again(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db")
+    values = "'m', 7, 'd', 1, 'gguf', '{}', 's', 'r', 0, 'me'"
+    columns = "model, number, digest, bytes, format, manifest, source, resolved, created"
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        connection.execute(text("DROP TABLE numbers"))
+        connection.execute(text("INSERT INTO models VALUES ('m', 0)"))
+        connection.execute(text(f"INSERT INTO versions ({columns}, created_by) VALUES ({values})"))
+    database.close()
+    database = Database(tmp_path / "f.db")
+    with database.transaction() as connection:
+        versions.remove_version(connection, "m", 7)
+        assert versions.next_number(connection, "m") == 8
     database.close()

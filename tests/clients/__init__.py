@@ -1,0 +1,1 @@
+"""Programs that other people wrote, against a running Freehold: ``make clients``."""
