@@ -1,6 +1,6 @@
 """The bare engine: llama.cpp's server exactly as Freehold runs it, with nothing around it.
 
-    python -m bench.bare_engine MODEL.gguf [--context 8192] [--slots 4]
+    python -m bench.bare_engine MODEL.gguf [--context 8192] [--slots 4] [--threads N]
 
 Prints one JSON line with its URL and key, then serves until it is stopped.
 """
@@ -22,9 +22,11 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--alias", default="bare")
+    parser.add_argument("--threads", type=int, help="[the cores]")
+    parser.add_argument("--key", default=secrets.token_urlsafe(24))
     given = parser.parse_args()
-    key = secrets.token_urlsafe(24)
-    cores = min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
+    key = given.key
+    cores = given.threads or min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
     params = xllamacpp.CommonParams()
     params.model.path = given.model
     params.model_alias = {given.alias}

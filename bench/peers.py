@@ -4,6 +4,7 @@ All of them get the same mock upstream. LiteLLM has its master key and nothing e
 Portkey and vllm-router have nothing, the ceiling is no product (``bench/ceiling.py``).
 """
 
+import json
 import os
 import shutil
 import signal
@@ -54,6 +55,9 @@ def portkey(upstream: str, prefix: Sequence[str] = GATEWAY_CORE) -> Iterator[Pee
     folder, port = WORK / "portkey", free_port()
     if not (folder / "ready").exists():
         folder.mkdir(exist_ok=True)
+        # With newer ones of these it answers every stream with a 500 (Node 20): headers are frozen.
+        pinned = {"overrides": {"@hono/node-server": "1.13.7"}}
+        (folder / "package.json").write_text(json.dumps(pinned))
         npm = ["npm", "install", "--silent", "--prefix", folder, PORTKEY]
         subprocess.run(npm, check=True, stdout=subprocess.DEVNULL)
         (folder / "ready").touch()
@@ -70,12 +74,16 @@ def portkey(upstream: str, prefix: Sequence[str] = GATEWAY_CORE) -> Iterator[Pee
 
 
 @contextmanager
-def vllm_router(upstream: str, prefix: Sequence[str] = GATEWAY_CORE) -> Iterator[Peer]:
-    """vLLM's router in Rust."""
+def vllm_router(
+    upstream: str,
+    prefix: Sequence[str] = GATEWAY_CORE,
+    options: Sequence[str] = ("--policy", "round_robin"),
+) -> Iterator[Peer]:
+    """vLLM's router in Rust; ``upstream`` may be several URLs, with spaces between them."""
     binary = _venv("vllm-router", VLLM_ROUTER) / "vllm-router"
     port, metrics = free_port(), free_port()
-    command = [*prefix, binary, "--port", str(port), "--worker-urls", upstream,
-               "--policy", "round_robin", "--prometheus-port", str(metrics)]  # fmt: skip
+    command = [*prefix, binary, "--port", str(port), "--worker-urls", *upstream.split(),
+               *options, "--prometheus-port", str(metrics)]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     with _running("vllm-router", command, f"{url}/health") as pid:
         yield Peer(url, {}, pid)

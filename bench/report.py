@@ -21,8 +21,10 @@ TARGETS = {
     "first frame and 0.3 ms for the others",
     "growth": "at most 5 MB over 100,000 requests",
     "start": "ready within 3 s without models",
+    "failover": "16 of 16: a whole and correct answer within the deadline, streamed and not",
     "tokens": "at least 0.98 of the bare engine",
     "import": "within 10 s and 150 MB over the interpreter",
+    "balance": "ahead of vllm-router's cache_aware on four replicas",
     "humaneval": "pass@1 equal to the bare engine's",
 }
 

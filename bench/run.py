@@ -27,6 +27,7 @@ import psutil
 
 from bench import gateway, report
 from bench import humaneval as evaluate
+from bench.balance import balance
 from bench.stage import ROOT, WORK, catalog_model, house, starter
 from tests.make_gguf import gguf
 
@@ -208,6 +209,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "start": gateway.start,
     "tokens": tokens,
     "import": import_,
+    "balance": balance,
     "humaneval": humaneval,
 }
 
