@@ -1,4 +1,5 @@
-# Five verbs: run, test, check, bench, lock. Each works from a fresh clone with Python >= 3.11.
+# `make help` lists the verbs. Each works from a fresh clone with Python >= 3.11; lock needs uv too.
+# PYTHON is the interpreter that .venv is made with; where another made it, make says so.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +7,21 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 UP_ARGS ?=
 
-.PHONY: run test check bench format docs lock clean
+.PHONY: run help test check bench clients format docs lock clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/freehold up $(UP_ARGS)
+
+help:
+	@echo "make run     install, fetch a starter model, answer a question, serve (UP_ARGS='--port 8500')"
+	@echo "make test    install what tests need, and run them (PYTEST_ARGS='-k chat')"
+	@echo "make check   format, lint, types, import contracts, stale reference"
+	@echo "make bench   measure, and write bench/RESULTS.md"
+	@echo "make format  put code into its form"
+	@echo "make docs    write docs/reference from the code"
+	@echo "make lock    write the lock files (needs uv)"
+	@echo "make clean   remove .venv and caches; models and keys stay in the home directory"
+	@echo "PYTHON=/path/to/python3.11 chooses the interpreter of a new .venv"
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -24,6 +36,10 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.run
 
+# Programs of others against a running Freehold; needs npm, and a network once.
+clients: $(VENV)/.dev
+	$(BIN)/python -m tests.clients.run
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -37,6 +53,14 @@ lock:
 	  --no-emit-index-url --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --group build --group dev pyproject.toml -o requirements-dev.lock
+
+ifeq ($(origin PYTHON):$(filter clean help,$(MAKECMDGOALS)),command line:)
+ifneq ($(wildcard $(VENV)/.venv),)
+ifneq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info[:2], sys.base_prefix)'),$(shell $(BIN)/python -c 'import sys; print(sys.version_info[:2], sys.base_prefix)'))
+$(error $(VENV) was made with another Python than $(PYTHON): make clean first, or leave PYTHON out)
+endif
+endif
+endif
 
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Freehold needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 run")'

@@ -20,6 +20,8 @@ from freehold.gateway.routes import ROUTES as DATA_PLANE
 from freehold.models.catalog import read_catalog
 from freehold.plugins import OURS, known
 from freehold.policy.permissions import PERMISSIONS, ROLES
+from freehold.record.exposition import SUFFIXES
+from freehold.record.families import FAMILIES
 from freehold.settings import Settings
 
 ROOT = Path(__file__).parent
@@ -39,7 +41,9 @@ def settings() -> str:
         parts.append(f"## [{section.name}]\n\n{_text(kind.__doc__)}\n")
         parts.append("| key | default |\n|---|---|")
         for field in msgspec.structs.fields(kind):
-            default = msgspec.json.encode(field.default).decode()
+            made: Any = field.default_factory
+            value = field.default if made is msgspec.NODEFAULT else made()
+            default = msgspec.json.encode(value).decode()
             parts.append(f"| `{field.name}` | `{default}` |")
         parts.append("")
     return "\n".join(parts)
@@ -86,19 +90,17 @@ def http() -> str:
     parts = [
         "# HTTP\n",
         "The full description, bodies included, is served as OpenAPI 3.1 at `/api/openapi.json`. "
-        "All routes but `/healthz` and `/readyz` want `Authorization: Bearer KEY`.\n",
+        "All routes but those about health want `Authorization: Bearer KEY`; `/v1` and `/v2` take "
+        "`x-api-key: KEY` too.\n",
         "| route | permission | does |\n|---|---|---|",
         "| `GET /healthz` | none | this gateway runs |",
         "| `GET /readyz` | none | 200 once everything that can be up is up |",
+        "| `GET /v2/health/live` | none | the same as `/healthz`, for the inference protocol |",
+        "| `GET /v2/health/ready` | none | the same as `/readyz`, for the inference protocol |",
     ]
-    about = {
-        "/v1/chat/completions": "answer a conversation, streamed or not",
-        "/v1/completions": "continue a text, streamed or not",
-        "/v1/embeddings": "turn texts into vectors",
-        "/v1/models": "list deployments as models; `/v1/models/NAME` shows one",
-    }
-    for path, (method, permission, _) in DATA_PLANE.items():
-        parts.append(f"| `{method} {path}` | `{permission}` | {about[path]} |")
+    for path, methods in DATA_PLANE.items():
+        for method, route in methods.items():
+            parts.append(f"| `{method} {path}` | `{route.permission}` | {route.about} |")
     for route in ADMINISTRATION:
         summary = route.summary.rstrip(".").lower()
         parts.append(f"| `{route.method} {route.path}` | `{route.permission}` | {summary} |")
@@ -138,6 +140,28 @@ def plugins() -> str:
     return "\n".join(parts) + "\n"
 
 
+def metrics() -> str:
+    """Return the page about the numbers that ``GET /metrics`` shows."""
+    parts = [
+        "# Metrics\n",
+        "`GET /metrics` shows these in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 where "
+        "the scraper asks for it. A label that says nothing is left out. Histograms end in "
+        "`_bucket`, `_count` and `_sum`.\n",
+        "| metric | kind | labels | says | OpenTelemetry |\n|---|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        name = family.name + SUFFIXES.get(family.kind, "")
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        known = f"`{family.convention}`" if family.convention else ""
+        parts.append(f"| `{name}` | {family.kind} | {labels} | {family.help} | {known} |")
+    parts += ["\n## Buckets\n", "| metric | upper bounds |\n|---|---|"]
+    for family in FAMILIES:
+        if family.buckets:
+            bounds = ", ".join(f"{bound:.10g}" for bound in family.buckets)
+            parts.append(f"| `{family.name}` | {bounds} |")
+    return "\n".join(parts) + "\n"
+
+
 PAGES = {
     "settings.md": settings,
     "errors.md": errors,
@@ -145,6 +169,7 @@ PAGES = {
     "http.md": http,
     "cli.md": commands,
     "plugins.md": plugins,
+    "metrics.md": metrics,
 }
 
 
@@ -192,7 +217,10 @@ def _leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Comm
     if not isinstance(command, click.Group):
         yield name, command
         return
-    for child, inner in sorted(command.commands.items()):
+    context = click.Context(command)
+    for child in sorted(command.list_commands(context)):
+        inner = command.get_command(context, child)
+        assert inner is not None
         yield from _leaves(inner, f"{name} {child}")
 
 
