@@ -129,6 +129,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
     blobs = Blobs(home.blobs)
     blobs.clear_incoming()
     registry = Registry(database, blobs)
+    registry.sweep()
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
     sources = {
         name: kind(settings.sources) for name, kind in open_kind("source", settings.plugins).items()

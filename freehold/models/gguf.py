@@ -23,6 +23,8 @@ Scalar = int | float | bool | str
 METADATA_BUDGET = 256 * 1024 * 1024
 """Bytes that metadata and tensor descriptions may take in the file."""
 LONGEST_KEY = 65535
+LONGEST_NAME = 63
+"""Of a tensor; the format's own limit, its end included, is 64."""
 LONGEST_STRING = 16 * 1024 * 1024
 MOST_TENSORS = 1_000_000
 MOST_KEYS = 100_000
@@ -169,7 +171,7 @@ class _Reader:
             raise _invalid(f"general.alignment is {alignment!r:.40}: it must be a power of two")
         tensors = self._tensors(tensor_count, alignment)
         data_offset = -(-self._position // alignment) * alignment
-        _check_layout(tensors, self._size - data_offset)
+        _check_layout(tensors, self._size - data_offset, alignment)
         return Header(
             version=int(version),
             metadata=metadata,
@@ -276,7 +278,7 @@ class _Reader:
         tensors: list[Tensor] = []
         names: set[str] = set()
         for number in range(count):
-            name = self._string(f"the name of tensor {number}", LONGEST_KEY)
+            name = self._string(f"the name of tensor {number}", LONGEST_NAME)
             if not name or name in names:
                 raise _invalid(f"the tensor {name!r:.80} has no name or stands there twice")
             names.add(name)
@@ -367,11 +369,16 @@ class _Reader:
         )
 
 
-def _check_layout(tensors: Iterable[Tensor], space: int) -> None:
+def _check_layout(tensors: Iterable[Tensor], space: int, alignment: int) -> None:
+    """Refuse overlaps, and gaps: bytes that no tensor owns could be anything."""
     ordered = sorted(tensors, key=lambda tensor: tensor.offset)
+    if ordered and ordered[0].offset:
+        raise _invalid("its data begins with bytes that belong to no tensor")
     for before, after in pairwise(ordered):
         if before.offset + before.bytes > after.offset:
             raise _invalid(f"the tensors {before.name!r:.60} and {after.name!r:.60} overlap")
+        if after.offset - before.offset - before.bytes >= alignment:
+            raise _invalid(f"between {before.name!r:.60} and {after.name!r:.60} there is a gap")
     if ordered and ordered[-1].offset + ordered[-1].bytes > space:
         last = ordered[-1]
         raise _invalid(

@@ -3,6 +3,7 @@
 Key names are those of GGUF: ``general.*`` for all models, ``ARCHITECTURE.*`` for the numbers.
 """
 
+import re
 from collections import Counter
 from types import MappingProxyType
 from typing import Literal
@@ -59,6 +60,9 @@ FILE_TYPES = MappingProxyType(
 """``general.file_type`` to the name people know a quantisation by."""
 
 
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+
+
 class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     """The tokenizer in the file. ``sha256`` is of its vocabulary as stored."""
 
@@ -95,6 +99,21 @@ def describe(header: Header) -> Manifest:
     architecture = _text(header, "general.architecture")
     if not architecture:
         raise Invalid("invalid.gguf", "cannot use this model file: it names no architecture")
+    if not _ARCHITECTURE.fullmatch(architecture):
+        raise Invalid(
+            "invalid.gguf", f"cannot use this model file: {architecture!r:.60} is no architecture"
+        )
+    kind = _text(header, "general.type")
+    if kind not in (None, "model"):
+        raise Invalid(
+            "invalid.gguf", f"cannot use this model file: it holds a part of type {kind!r:.40}"
+        )
+    if (_number(header, "split.count") or 1) > 1:
+        raise Invalid(
+            "invalid.gguf",
+            "cannot use this model file: it is one of several parts, merge them with "
+            "llama-gguf-split first",
+        )
     if not header.tensors:
         raise Invalid("invalid.gguf", "cannot use this model file: it holds no tensors")
     parameters = sum(tensor.elements for tensor in header.tensors)

@@ -7,7 +7,7 @@ resumable downloads in scratch.
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -56,9 +56,13 @@ def bring_in(
     scratch = shop.scratch / hashlib.sha256(msgspec.json.encode(arrival)).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     fetched = _held(arrival, origin, shop) or source.fetch(origin, scratch, progress)
-    weights = _weights(fetched)
-    manifest = scan(weights, progress)
-    artifact = _store(weights, fetched, arrival, origin, shop, progress)
+    try:
+        weights = _weights(fetched)
+        manifest = scan(weights, progress)
+        artifact = _store(weights, fetched, arrival, origin, shop, progress)
+    except (Invalid, DigestMismatch):  # no later try can make use of it
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     draft = Draft(
         model=arrival.name or suggest_name(fetched.name),
         manifest=manifest,
@@ -68,7 +72,7 @@ def bring_in(
         notice=fetched.notice,
         source=arrival.source,
         resolved=fetched.resolved,
-        dependencies=(*_dependencies(manifest), *arrival.dependencies),
+        dependencies=_once((*_dependencies(manifest), *arrival.dependencies)),
     )
     registered = shop.registry.register(draft, now, by)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -167,6 +171,11 @@ def _store(
     # The scanned bytes and the stored ones may differ if somebody wrote to the file in between.
     describe(read_header(shop.blobs.path(digest)))
     return Artifact(name="model.gguf", digest=digest, bytes=size)
+
+
+def _once(dependencies: Sequence[Dependency]) -> tuple[Dependency, ...]:
+    """Leave out what is said twice: by the file, and by who brings it in."""
+    return tuple({(each.kind, each.target): each for each in dependencies}.values())
 
 
 def _dependencies(manifest: Manifest) -> tuple[Dependency, ...]:

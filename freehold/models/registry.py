@@ -70,6 +70,8 @@ class Registry:
         with self._database.transaction() as connection:
             present = versions.versions_of(connection, draft.model)
             same = next((row for row in present if row.digest == main.digest), None)
+            for artifact in draft.artifacts:  # a removal may have taken them meanwhile
+                self._blobs.path(artifact.digest)
             if same is None:
                 row = VersionRow(
                     model=draft.model,
@@ -208,8 +210,9 @@ class Registry:
                 for artifact in version.artifacts
                 if not versions.is_used(connection, artifact.digest)
             ]
-        for artifact in loose:
-            self._blobs.remove(artifact.digest)
+            # Within: an import that is about to register these bytes waits, and sees them gone.
+            for artifact in loose:
+                self._blobs.remove(artifact.digest)
         return sum(artifact.bytes for artifact in loose)
 
     def remove_model(self, model: str) -> int:
@@ -219,9 +222,21 @@ class Registry:
             for row in versions.versions_of(connection, model):
                 versions.remove_version(connection, model, row.number)
             loose = [a for a in artifacts if not versions.is_used(connection, a.digest)]
-        for artifact in loose:
-            self._blobs.remove(artifact.digest)
+            for artifact in loose:
+                self._blobs.remove(artifact.digest)
         return sum(artifact.bytes for artifact in loose)
+
+    def sweep(self) -> int:
+        """Delete bytes that belong to no version, left by a kill; return how many blobs.
+
+        Only while nothing is imported: at the start.
+        """
+        with self._database.transaction() as connection:
+            used = {artifact.digest for artifact in versions.used_artifacts(connection)}
+            loose = [digest for digest in self._blobs.digests() if digest not in used]
+            for digest in loose:
+                self._blobs.remove(digest)
+        return len(loose)
 
     def lineage(self, version: Version) -> tuple[str, ...]:
         """Return what a version came from, nearest first: parents here, then named bases."""

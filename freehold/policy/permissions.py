@@ -13,6 +13,7 @@ PERMISSIONS = MappingProxyType(
         "model:remove": "remove models and versions",
         "deployment:read": "see deployments and their replicas",
         "deployment:write": "deploy, undeploy and apply documents",
+        "secret:refer": "name keys and certificates that endpoints are sent",
         "gateway:restart": "put settings and certificates in force, and replace the gateways",
         "key:read": "see keys (never their secrets)",
         "key:write": "create and revoke keys",

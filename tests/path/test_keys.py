@@ -157,3 +157,26 @@ def test_gateways_only_routes_are_closed(house: House) -> None:
 
 def _status(house: House, key: str, _number: int) -> int:
     return house.call("GET", "/v1/models", key=key).status
+
+
+def test_only_an_administrator_may_send_a_secret_of_this_machine_elsewhere(house: House) -> None:
+    operator = house.make_key("operator")
+    body = {
+        "name": "elsewhere", "urls": ["http://127.0.0.1:9/v1"],
+        "upstream_key": f"file:{house.home}/admin.key",
+    }  # fmt: skip
+    path = "/api/deployments/elsewhere"
+    assert house.call("PUT", path, body, key=operator).error["code"] == "forbidden.role"
+    document = (
+        f'[[deployments]]\nname = "elsewhere"\nurls = {body["urls"]}\n'
+        f'upstream_key = "{body["upstream_key"]}"\n'
+    )
+    wanted = {"document": document}
+    assert house.call("PUT", "/api/desired", wanted, key=operator).error["code"] == "forbidden.role"
+    assert house.call("PUT", path, {**body, "upstream_key": None}, key=operator).status == 200
+    assert house.call("DELETE", path, key=operator).status == 200
+    assert house.call("PUT", path, body).status == 200
+    assert house.call("PUT", path, {**body, "hedge_ms": 5}, key=operator).status == 200
+    moved = {**body, "urls": ["http://127.0.0.1:10/v1"]}
+    assert house.call("PUT", path, moved, key=operator).status == 403
+    house.call("DELETE", path)

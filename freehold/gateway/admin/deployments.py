@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import msgspec
 
@@ -12,6 +13,7 @@ from freehold.control.jobs import Job
 from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
 from freehold.models.deploy import Deployment
+from freehold.policy.permissions import permit
 
 LONGEST_WAIT = 30.0
 
@@ -91,6 +93,7 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
         raise Invalid(
             "invalid.deployment", "the name in the body is not the one in the path", param="name"
         )
+    _permit_secrets([deployment], ask, control)
     names = {deployment.name, *(each.name for each in control.deployments.all())}
     check_deployment(deployment, control.registry, control.settings.runtime, names)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
@@ -120,12 +123,31 @@ async def plan(ask: Ask, control: Control) -> PlanView:
 async def apply(ask: Ask, control: Control) -> PlanView:
     """Make the desired state that of a document."""
     document = await asyncio.to_thread(read_document, ask.read(DocumentBody).document)
+    _permit_secrets(document.deployments, ask, control)
     changes = control.changes(document)
     jobs = control.apply(document, ask.principal.name)
     if document.limits is not None:
         await control.limits_changed()
     await control.changed()
     return PlanView(changes=changes, jobs=jobs)
+
+
+def _permit_secrets(wanted: Iterable[Deployment], ask: Ask, control: Control) -> None:
+    """Let only those who may have everything send what lies in files of this machine elsewhere."""
+    now = {deployment.name: _secrets(deployment) for deployment in control.deployments.all()}
+    for deployment in wanted:
+        named = _secrets(deployment)
+        if any(named[1:]) and named != now.get(deployment.name):
+            permit(ask.principal, "secret:refer")
+
+
+def _secrets(deployment: Deployment) -> tuple[object, ...]:
+    return (
+        deployment.urls,
+        deployment.upstream_key,
+        deployment.upstream_certificate,
+        deployment.upstream_certificate_key,
+    )
 
 
 def view(deployment: Deployment, control: Control) -> DeploymentView:

@@ -53,6 +53,12 @@ def test_a_model_that_scores_is_a_reranker(tmp_path: Path) -> None:
 
 BIG = 2**63
 BAD = {
+    "bytes of nobody in front": (
+        gguf(tensors=[("a", [8], 0, 32)], data=bytes(64)),
+        "belong to no tensor",
+    ),
+    "a gap": (gguf(tensors=[("a", [8], 0, 0), ("b", [8], 0, 64)], data=bytes(96)), "gap"),
+    "a long name": (gguf(tensors=[("n" * 64, [8], 0, 0)]), "tensor 0"),
     "empty": (b"", "empty"),
     "other format": (b"PK\x03\x04" + b"\0" * 40, "not a GGUF"),
     "big-endian": (b"GGUF\x00\x00\x00\x03" + b"\0" * 40, "big-endian"),
@@ -118,6 +124,9 @@ def test_lies_are_refused_with_the_place(tmp_path: Path, name: str) -> None:
         ({"general.name": "x"}, None, "no architecture"),
         ({"general.architecture": 7}, None, "no architecture"),
         ({"general.architecture": "llama"}, [], "no tensors"),
+        ({"general.architecture": "x\n" * 30}, None, "is no architecture"),
+        ({"general.architecture": "llama", "general.type": "adapter"}, None, "of type 'adapter'"),
+        ({"general.architecture": "llama", "split.count": 3}, None, "one of several parts"),
     ],
 )
 def test_a_file_that_could_never_run(

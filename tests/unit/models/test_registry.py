@@ -139,3 +139,25 @@ def test_names(name: str) -> None:
 @pytest.mark.parametrize("text", ["SmolLM2-135M-Instruct.Q4_1", "  ", "Ünï", "a" * 300, "../.."])
 def test_suggested_names_are_names(text: str) -> None:
     check_name(suggest_name(text))
+
+
+def test_bytes_that_are_gone_make_no_version(shelf: Shelf) -> None:
+    version = shelf.add("one", "a")
+    draft = Draft(
+        model="two", manifest=version.manifest, artifacts=version.artifacts, format="gguf",
+        licence=None, notice=None, source="s", resolved="s", dependencies=(),
+    )  # fmt: skip
+    shelf.registry.remove_model("one")
+    with pytest.raises(Missing, match="import again"):
+        shelf.registry.register(draft, 0.0, "me")
+    assert shelf.registry.names() == []
+
+
+def test_what_a_kill_left_without_a_version_is_swept(shelf: Shelf) -> None:
+    version = shelf.add("one", "a")
+    loose = shelf.folder / "loose"
+    loose.write_bytes(b"left by a kill")
+    digest, _ = shelf.blobs.add(loose, move=True)
+    assert shelf.registry.sweep() == 1
+    assert list(shelf.blobs.digests()) == [version.artifacts[0].digest]
+    assert digest not in shelf.blobs.digests()
