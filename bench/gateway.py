@@ -139,6 +139,10 @@ def _freehold(upstream: str) -> Iterator[Peer]:
 
 
 def _key(ours: House) -> str:
+    """Return a key with limits that nothing reaches: every request reserves and settles."""
+    plenty = 10**12
+    limits = (f"requests={plenty}/day", f"tokens={plenty}/day", f"concurrency={plenty}")
+    ours.cli("limit", "set", "principal:a-developer", *limits)
     return ours.make_key("developer")
 
 
