@@ -123,10 +123,3 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"NO DEVELOPMENT DATA: {SHARED} is not on this machine")
     return SHARED
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Try tests of real processes again on a machine that is too busy; every repeat is shown."""
-    for item in items:
-        if item.path.parent.name in ("path", "contract", "golden"):
-            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))

@@ -104,6 +104,7 @@ def test_with_nobody_well_there_is_one_clear_error(
             assert int(answer.headers["retry-after"]) == AFTER[fault]
     else:
         assert stream
+        assert b'"The"' in answer.body  # a stream begins with a word, or not at all
     if fault == "auth":
         assert "upstream_key" in answer.error["message"]
         assert "retry-after" not in answer.headers
