@@ -25,6 +25,7 @@ from freehold.control.spending import Spending
 from freehold.errors import FreeholdError
 from freehold.gateway.admin.application import application
 from freehold.gateway.admin.report import report
+from freehold.gateway.alarm import Alarms
 from freehold.gateway.clients import open_client
 from freehold.gateway.door import Door
 from freehold.gateway.log import Log, configure_logging
@@ -112,7 +113,7 @@ def _telemetry(home: Home, settings: Settings, collector: Collector | None) -> T
 
 def _check(server: Server) -> None:
     check_exposure(server)
-    Door(server)
+    Door(server, Alarms())
 
 
 def _restart_gateways(control: Control) -> None:
@@ -190,7 +191,8 @@ async def _serve(
     )
     pepper = read_pepper(control.home.pepper)
     closing = asyncio.Event()
-    door = Door(Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit))
+    own = Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit)
+    door = Door(own, Alarms())
     ending = Ending(closing, asyncio.Event())
     served = application(control, pepper, books, door)
     server = asyncio.create_task(serve(served, listener, door, ending))

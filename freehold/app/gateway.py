@@ -19,12 +19,14 @@ import uvloop
 
 from freehold.control.certificate import CERTIFICATE, CLIENT_CA, KEY
 from freehold.control.gateways import most_gateways, read_settings_in_force
+from freehold.gateway.alarm import Alarms
 from freehold.gateway.allowance import Allowances
 from freehold.gateway.cache import Cache
-from freehold.gateway.clients import Clients, open_client
+from freehold.gateway.clients import open_client
 from freehold.gateway.dispatch import Dispatch
 from freehold.gateway.door import Door
 from freehold.gateway.follow import Follower
+from freehold.gateway.links import Links
 from freehold.gateway.log import Log, configure_logging
 from freehold.gateway.parts import Parts
 from freehold.gateway.recorded import Books
@@ -75,15 +77,16 @@ async def _assemble(home: Path, name: str, settings: Settings, stack: AsyncExitS
     stack.callback(telemetry.close)
     client = open_client(settings.runtime)
     stack.push_async_callback(client.close)
-    upstream = Upstream(Clients())
-    stack.push_async_callback(upstream.close)
+    alarms = Alarms()
+    upstream = Upstream(Links(), alarms)
+    stack.callback(upstream.close)
     circuits = Circuits(open_circuits(running), time.time)
     stack.callback(circuits.close)
     marks, board = Marks(running / "prompts.marks"), open_board(running, slot)
     stack.callback(marks.close)
     if board is not None:
         stack.callback(board.close)
-    leases, door = Leases(time.monotonic, board), Door(settings.server)
+    leases, door = Leases(time.monotonic, board), Door(settings.server, alarms)
     follower = Follower(name, running / "snapshot.json", client, leases, time.time, door.standing)
     cells = Cells(running / "quotas", slot, most_gateways(settings.server))
     budgets = Budgets(cells, home / "audit", time.time, settings.quotas.unstated_answer)

@@ -10,8 +10,9 @@ from freehold.control.home import Home
 from freehold.errors import FreeholdError
 from freehold.gateway.admin.application import perform
 from freehold.gateway.admin.ask import Ask
-from freehold.gateway.exchange import Whole, new_id
+from freehold.gateway.exchange import Whole
 from freehold.gateway.faults import fault
+from freehold.gateway.ids import Ids
 from freehold.identity.keys import Principal
 from freehold.record.entry import Entry, encode
 from freehold.settings import Settings
@@ -45,7 +46,7 @@ class Local:
         self, method: str, path: str, query: dict[str, str], body: bytes
     ) -> tuple[int, bytes]:
         control = self._control
-        entry = Entry(id=new_id(), at=control.clock(), action="administer", client="local")
+        entry = Entry(id=Ids().request(), at=control.clock(), action="administer", client="local")
         entry.principal, entry.role = self._principal.name, self._principal.role
         ask = Ask(principal=self._principal, params={}, query=query, body=body)
         try:

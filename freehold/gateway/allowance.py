@@ -1,7 +1,6 @@
 """What a request is allowed: its share of budgets, and its turn at the engines."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
 
 from freehold.gateway.faults import rate_lines
 from freehold.gateway.follow import Follower
@@ -11,7 +10,6 @@ from freehold.policy.admission import Admission
 from freehold.policy.budgets import Budgets, Reservation
 from freehold.policy.quotas import Size, Standing, reset
 from freehold.record.entry import Entry
-from freehold.routing.choose import choose
 from freehold.store.snapshot import Route
 
 Headers = list[tuple[str, str]]
@@ -19,6 +17,24 @@ _BYTES = 4
 """Bytes of a body for each token of the estimate that calls carry."""
 _TEMPLATE, _TOOLS = 64, 512
 """Tokens that templates put in by themselves: a system prompt, how to call tools."""
+
+
+class Allowance:
+    """Holds what a call may use at most, while the block runs."""
+
+    def __init__(self, made: Reservation, budgets: Budgets, admission: Admission) -> None:
+        self._made = made
+        self._budgets = budgets
+        self._admission = admission
+
+    def __enter__(self) -> Reservation:
+        return self._made
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A client that left did not fail: an engine worked for it, whether anybody listened or not.
+        failed = kind is not None and not issubclass(kind, asyncio.CancelledError)
+        self._budgets.close(self._made, failed=failed)
+        self._admission.leave(self._made.entry.id)
 
 
 class Allowances:
@@ -29,17 +45,11 @@ class Allowances:
         self._admission = admission
         self._follower = follower
 
-    @contextmanager
-    def allow(self, principal: Principal, call: Call, entry: Entry) -> Iterator[Reservation]:
-        """Hold what the call may use at most; ``OverQuota`` when that is more than is left."""
-        snapshot = self._follower.snapshot
-        first = choose(call.model, call.task, call.tokens, snapshot.routes)[0].route
-        reserving = self._budgets.reserve(principal, size(call), entry, first, snapshot.limits)
-        with reserving as made:
-            try:
-                yield made
-            finally:
-                self._admission.leave(entry.id)
+    def allow(self, principal: Principal, call: Call, entry: Entry, route: Route) -> Allowance:
+        """Reserve what the call may use at most; ``OverQuota`` when that is more than is left."""
+        limits = self._follower.snapshot.limits
+        made = self._budgets.reserve(principal, size(call), entry, route, limits)
+        return Allowance(made, self._budgets, self._admission)
 
     async def answer_by(self, entry: Entry, route: Route) -> None:
         """Return when a deployment may answer: its budget allows it and it is the tenant's turn."""

@@ -1,7 +1,5 @@
 """One replica asked once: what comes is checked and counted, and only a whole answer ends well."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -9,7 +7,7 @@ import msgspec
 from freehold.errors import EngineLost, FreeholdError
 from freehold.gateway.blame import blame_error
 from freehold.gateway.seam import Seam
-from freehold.gateway.upstream import Upstream
+from freehold.gateway.upstream import Answer, Headers, Upstream
 from freehold.gateway.watch import Watch
 from freehold.gateway.wire.assemble import Assembly, decode_event
 from freehold.gateway.wire.call import Call
@@ -35,6 +33,7 @@ class Attempt:
     """``tally`` is right at every moment, also when the attempt breaks off.
 
     ``seam`` joins the stream to what the client has; ``blank`` lets an answer without words pass.
+    ``begin`` comes first, then ``more`` for a stream; ``close`` must be called.
     """
 
     def __init__(
@@ -51,68 +50,75 @@ class Attempt:
         self.target = target
         self.tally = Tally(call)
         self._call = call
-        self._end = end
+        self._watch = Watch(route.deadlines, end)
         self._seam = seam
         self._blank = blank or seam is not None
         self._unfinished = call.choices * call.prompts
         self._finished: set[int] = set()
         self._spoken = False
+        self._answer: Answer | None = None
+        self._ended = False
 
-    async def stream(self, upstream: Upstream) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's chunks; the first batch has its first word in it."""
-        watch = Watch(self.route.deadlines, self._end)
+    async def begin(self, upstream: Upstream, trace: Headers, *, stream: bool) -> Piece:
+        """Ask; return the whole answer, or of a stream the batch with its first word in it.
+
+        ``trace`` are headers that tell the engine which trace it works for.
+        """
+        if not stream and not (self.target.streams_only and self._call.streams):
+            body = await upstream.document(self._call, self.target, self._watch, trace)
+            return self._checked(body)
+        self._answer = await upstream.events(self._call, self.target, self._watch, trace)
+        if stream:
+            return await self.more() or []
+        return await self._assembled()
+
+    async def more(self) -> list[Chunk] | None:
+        """Return the stream's next chunks; None once every choice has finished."""
+        if self._ended or self._answer is None:
+            return None
         held: list[Chunk] = []
         try:
-            async with aclosing(self._events(upstream, watch)) as batches:
-                async for batch in batches:
-                    self._read(batch, held)
-                    if self._spoken and held:
-                        ready, held = held, []
-                        yield ready
-                    self._mark(watch)
+            self._mark()
+            while (batch := await self._answer.batch()) is not None:
+                self._read(batch, held)
+                if self._spoken and held:
+                    return held
+                self._mark()
         except FreeholdError:
             if not self._whole:  # else nothing was lost but the counts
                 raise
-        finally:
-            watch.close()
+        self._ended = True
         if not self._whole:
             raise EngineLost(
                 "unavailable.engine_cut", "the engine broke off in mid-answer", retry_after=1
             )
         if not self._spoken and not self._blank and self._stopped(held):
             raise Blank(held)
-        if held:
-            yield held
+        return held or None
 
-    async def assembled(self, upstream: Upstream) -> AsyncGenerator[Piece, None]:
-        """Yield one whole answer, put together from a stream."""
+    def close(self) -> None:
+        """Let go of the engine, whatever it still says."""
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+    async def _assembled(self) -> Reply:
+        """Return one whole answer, put together from a stream."""
         assembly = Assembly()
-        async with aclosing(self.stream(upstream)) as batches:
-            try:
-                async for batch in batches:
-                    _feed(assembly, batch)
-            except Blank as error:
-                _feed(assembly, error.piece)
-                raise Blank(self._reply(assembly)) from error
-        yield self._reply(assembly)
-
-    async def document(self, upstream: Upstream) -> AsyncGenerator[Piece, None]:
-        """Yield one whole answer, as the engine gives it."""
-        watch = Watch(self.route.deadlines, self._end)
         try:
-            body = await upstream.document(self._call, self.target, watch)
-        finally:
-            watch.close()
-        yield self._checked(body)
+            while (batch := await self.more()) is not None:
+                _feed(assembly, batch)
+        except Blank as error:
+            _feed(assembly, error.piece)
+            raise Blank(self._reply(assembly)) from error
+        return self._reply(assembly)
 
-    def _events(self, upstream: Upstream, watch: Watch) -> AsyncGenerator[list[bytes], None]:
-        return upstream.events(self._call, self.target, watch)
-
-    def _mark(self, watch: Watch) -> None:
+    def _mark(self) -> None:
+        """Tell which deadline is next: from here on somebody waits."""
         if self._whole:
-            watch.closing()
+            self._watch.closing()
         elif self._spoken:
-            watch.progressed()
+            self._watch.progressed()
 
     @property
     def _whole(self) -> bool:
@@ -184,10 +190,6 @@ class Attempt:
             return Reply(_encode({**msgspec.json.decode(body), "usage": self.tally.document()}))
         self.tally.add(usage)
         return Reply(body)
-
-
-Ask = Callable[[Attempt], AsyncGenerator[Piece, None]]
-"""How an attempt is made: one of its methods."""
 
 
 class _Part(msgspec.Struct):

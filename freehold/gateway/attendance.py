@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from freehold.gateway.alarm import Alarms
+
 LOOK_AFTER = 0.02
 """Seconds before anybody looks: most requests that cost nothing to finish are over by then."""
 
@@ -13,15 +15,17 @@ class Attendance:
     ``hang_up`` returns when that happens. ``end`` must be called when the work is over.
     """
 
-    def __init__(self, hang_up: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, hang_up: Callable[[], Awaitable[None]], alarms: Alarms) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.left = False
         self._task = task
         self._over = False
         self._hang_up = hang_up
+        self._alarms = alarms
         self._looking: asyncio.Future[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(LOOK_AFTER, self._look)
+        self._since = asyncio.get_running_loop().time()
+        alarms.set(self)
 
     def leave(self) -> None:
         """Act as if the client had hung up."""
@@ -32,13 +36,16 @@ class Attendance:
     def end(self) -> None:
         """Look no more."""
         self._over = True
-        self._timer.cancel()
+        self._alarms.clear(self)
         if self._looking is not None:
             self._looking.cancel()
 
-    def _look(self) -> None:
-        self._looking = asyncio.ensure_future(self._hang_up())
-        self._looking.add_done_callback(self._noticed)
+    def ring(self, now: float) -> None:
+        """Begin to look, once the request has gone on for a while."""
+        if now - self._since >= LOOK_AFTER:
+            self._alarms.clear(self)
+            self._looking = asyncio.ensure_future(self._hang_up())
+            self._looking.add_done_callback(self._noticed)
 
     def _noticed(self, looking: asyncio.Future[None]) -> None:
         if not looking.cancelled() and looking.exception() is None:

@@ -39,13 +39,14 @@ class Connections:
 
     def sweep(self) -> int:
         """Close what has done nothing for too long; return how many connections there are."""
-        now = time.monotonic()
+        now, busy = time.monotonic(), self._door.busy()
         present: dict[int, _Seen] = {}
         for number, inode in _sockets():
             found = self._seen.get(inode) or _Seen(self._peer(number), now)
             present[inode] = found
-            if found.peer is not None and self._is_idle(found.peer, found.since, now):
-                self._close(number, found.peer)
+            peer = found.peer
+            if peer is not None and peer not in busy and self._is_idle(peer, found.since, now):
+                self._close(number, peer)
         self._seen = present
         peers = {found.peer for found in present.values() if found.peer is not None}
         for peer in self._door.last.keys() - peers:
@@ -55,7 +56,7 @@ class Connections:
 
     def _is_idle(self, peer: str, since: float, now: float) -> bool:
         last = max(since, self._door.last.get(peer, 0.0))
-        return now - last > self._door.settings.idle_timeout and not self._door.is_busy(peer)
+        return now - last > self._door.settings.idle_timeout
 
     def _peer(self, number: int) -> str | None:
         """Return who is at the other end when the connection came in through our door."""

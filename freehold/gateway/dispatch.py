@@ -1,8 +1,7 @@
 """Bring calls to replicas: puts what is known of both before ``routing/balance``."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 from freehold.errors import Busy, EngineLost, TooSlow
 from freehold.gateway.wire.call import Call
@@ -17,6 +16,27 @@ from freehold.store.snapshot import Target
 def never(_target: Target) -> bool:
     """No circuit is open."""
     return False
+
+
+class Held:
+    """A call that runs on a replica. Once it has ended well, its prompt is known there."""
+
+    def __init__(
+        self, leases: Leases, target: Target, amount: int, links: Sequence[int], cache: Cache
+    ) -> None:
+        self._leases = leases
+        self._target = target
+        self._amount = amount
+        self._links = links
+        self._cache = cache
+
+    def end(self, error: BaseException | None) -> None:
+        """Count it no more; ``error`` is what it ended with."""
+        self._leases.give(self._target, self._amount)
+        if error is None:
+            self._cache.end(self._links)
+        elif isinstance(error, (Busy, EngineLost, TooSlow)):
+            self._cache.drop(self._links)
 
 
 class Dispatch:
@@ -41,13 +61,14 @@ class Dispatch:
     def order(self, call: Call, targets: Iterable[Target]) -> list[Target]:
         """Return the targets worth asking, best first; none where every circuit is open."""
         targets = tuple(targets)
-        links = self._links(call) if len(targets) > 1 else ()
+        if len(targets) <= 1:
+            return [target for target in targets if not self._is_open(target)]
+        links = self._links(call)
         standings = [self._standing(target, links) for target in targets]
         return rank(call.prompt, standings, self._is_open)
 
-    @contextmanager
-    def hold(self, call: Call, deployment: str, target: Target) -> Iterator[None]:
-        """Count the call as the replica's while the block runs; then its prompt is known there."""
+    def take(self, call: Call, deployment: str, target: Target) -> "Held":
+        """Count the call as the replica's until what is returned ends."""
         links, cache = self._links(call), Cache(self._marks, target)
         known, reading = _read(links, cache)
         cache.begin(links)
@@ -56,13 +77,9 @@ class Dispatch:
             limit = max(0, call.tokens - call.prompt)
             mean = self._leases.mean_answer(deployment)
             answer = expected_answer(mean, limit, call.choices * call.prompts)
-        with self._leases.hold(target, work(call.prompt, known + reading, answer)):
-            try:
-                yield
-            except (Busy, EngineLost, TooSlow):
-                cache.drop(links)
-                raise
-            cache.end(links)
+        amount = work(call.prompt, known + reading, answer)
+        self._leases.take(target, amount)
+        return Held(self._leases, target, amount, links, cache)
 
     def learn(self, deployment: str | None, tokens: int) -> None:
         """Take the tokens of a whole answer into what is expected of the next."""

@@ -10,7 +10,9 @@ from typing import Protocol
 
 from freehold.errors import FreeholdError, Invalid, TooLarge, Unavailable, WrongMethod
 from freehold.gateway import cors
+from freehold.gateway.alarm import Alarms
 from freehold.gateway.cors import Headers
+from freehold.gateway.ids import Ids
 from freehold.gateway.peers import client_of, networks
 from freehold.runtime.standing import Standing
 from freehold.settings import Server
@@ -58,13 +60,15 @@ class Request(Protocol):
 class Door:
     """One a process. ``draining`` and ``closing`` are set once and stay."""
 
-    def __init__(self, settings: Server) -> None:
+    def __init__(self, settings: Server, alarms: Alarms) -> None:
         self.settings = settings
+        self.alarms = alarms
+        self.ids = Ids()
         self.draining = False
         self.closing = False
         self.connections = 0
         self.last: dict[str, float] = {}
-        self._inside: dict[str, set[Guest]] = {}
+        self._inside: set[Guest] = set()
         self._trusted = networks(settings.trusted_proxies)
         cors.check_origins(settings.cors_origins)
 
@@ -80,30 +84,26 @@ class Door:
     @property
     def requests(self) -> int:
         """How many requests are under way."""
-        return sum(map(len, self._inside.values()))
+        return len(self._inside)
 
-    def is_busy(self, peer: str) -> bool:
-        """Say whether a request of a connection is under way."""
-        return peer in self._inside
+    def busy(self) -> set[str]:
+        """Return the connections that have a request under way."""
+        return {guest.peer for guest in self._inside}
 
     def enter(self, guest: Guest) -> None:
         """Count a request in."""
-        self._inside.setdefault(guest.peer, set()).add(guest)
+        self._inside.add(guest)
 
     def leave(self, guest: Guest) -> None:
         """Count it out."""
-        inside = self._inside[guest.peer]
-        inside.discard(guest)
-        if not inside:
-            del self._inside[guest.peer]
+        self._inside.discard(guest)
         self.last[guest.peer] = time.monotonic()
 
     def close(self) -> None:
         """Let go of every request that is left."""
         self.closing = True
-        for inside in list(self._inside.values()):
-            for guest in list(inside):
-                guest.abandon()
+        for guest in list(self._inside):
+            guest.abandon()
 
     def refusal(self, request: Request, guest: Guest) -> FreeholdError | None:
         """Return why a request goes no further, whatever it is for."""
@@ -114,7 +114,7 @@ class Door:
                 "server.url_limit",
             )
         if guest.is_multiplexed:
-            if len(self._inside[guest.peer]) > self.settings.streams:
+            if sum(each.peer == guest.peer for each in self._inside) > self.settings.streams:
                 text = f"over {self.settings.streams} requests at a time on one connection"
                 return Unavailable("unavailable.streams", text, retry_after=1)
             return None

@@ -1,8 +1,6 @@
 """One HTTP exchange: the request as we read it, and the answer as it goes out."""
 
 import asyncio
-import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from freehold.errors import Invalid, TooLarge, TooLate
+from freehold.gateway.alarm import Deadline
 from freehold.gateway.attendance import Attendance
 from freehold.gateway.cors import Headers
 from freehold.gateway.door import BYTES_A_SECOND, Door
@@ -81,7 +80,7 @@ class Exchange:
         self._scope = scope
         self._protocol = protocol
         self._door = door
-        self.id = new_id()
+        self.id = door.ids.request()
         self.peer: str = scope.client
         self.is_multiplexed: bool = scope.http_version == "2"
         self.stream: Stream | None = None
@@ -149,8 +148,9 @@ class Exchange:
         if length is not None and length > limit:
             raise _too_large(limit)
         self._read = True
+        deadline = Deadline(self._door.alarms, self._door.body_time(length or 0))
         try:
-            async with asyncio.timeout(self._door.body_time(length or 0)) as deadline:
+            with deadline:
                 if length is None:
                     return await self._pieces(limit, deadline)
                 body: bytes = await self._protocol()
@@ -170,7 +170,7 @@ class Exchange:
             raise Invalid("invalid.content_length", "Content-Length must be a number")
         return int(text)
 
-    async def _pieces(self, limit: int, deadline: asyncio.Timeout) -> bytes:
+    async def _pieces(self, limit: int, deadline: Deadline) -> bytes:
         """Read a body of unknown length.
 
         The server ends a body that broke off, or is malformed, like one that is whole, but with
@@ -183,9 +183,7 @@ class Exchange:
             if len(received) > limit:
                 self._read = False
                 raise _too_large(limit)
-            when = deadline.when()
-            if when is not None:
-                deadline.reschedule(when + len(piece) / BYTES_A_SECOND)
+            deadline.due += len(piece) / BYTES_A_SECOND
         if empty > 1:
             raise Invalid("invalid.body", "the body is not whole: it broke off or is malformed")
         return bytes(received)
@@ -209,7 +207,7 @@ class Exchange:
 
     def attend(self) -> Attendance:
         """Have the present task cancelled when the client hangs up."""
-        self._attendance = Attendance(self._gone)
+        self._attendance = Attendance(self._gone, self._door.alarms)
         return self._attendance
 
     async def _gone(self) -> None:
@@ -240,11 +238,6 @@ class Exchange:
             headers = last.headers + self._door.answer_headers(self)
             self._protocol.response_bytes(last.status, headers, last.body)
             self.answered = True
-
-
-def new_id() -> str:
-    """Return a request id: sortable by time, unguessable in its second half."""
-    return f"req-{time.time_ns() // 1_000_000:011x}{secrets.token_hex(8)}"
 
 
 def document(value: object, status: int = 200) -> Whole:

@@ -7,14 +7,14 @@ could tell.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from freehold.errors import Busy, EngineLost, FreeholdError, TooSlow
-from freehold.gateway.attempt import Attempt, Blank, Piece
+from freehold.gateway.attempt import Attempt, Blank
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.faults import EngineFault
 from freehold.gateway.hedge import hedged
@@ -23,14 +23,14 @@ from freehold.gateway.parts import Parts
 from freehold.gateway.resume import Way, continuation, spent, way
 from freehold.gateway.seam import Mismatch, Seam, differs
 from freehold.gateway.transcript import Transcript, transcribe
+from freehold.gateway.turn import Report, Turn
 from freehold.gateway.watch import TOTAL, too_slow
 from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk, Reply
 from freehold.gateway.wire.usage import Tally
 from freehold.record.entry import Entry
+from freehold.routing.choose import Choice
 from freehold.store.snapshot import Route, Target
-
-Report = Callable[[str, str], None]
 
 SETBACKS = (EngineLost, Busy, TooSlow)
 """What one replica could not do, another may."""
@@ -45,92 +45,135 @@ PROBE_PATIENCE = 2.0
 class Generation:
     """What becomes of one call. ``tally`` is right at every moment, also when we break off."""
 
-    def __init__(self, call: Call, exchange: Exchange, parts: Parts, entry: Entry) -> None:
+    def __init__(
+        self,
+        call: Call,
+        choices: Sequence[Choice],
+        exchange: Exchange,
+        parts: Parts,
+        entry: Entry,
+    ) -> None:
         self._call = call
         self._parts = parts
         self._entry = entry
         self._begun = time.perf_counter()
-        self._leads = Leads(call, exchange, parts)
+        self._leads = Leads(call, choices, exchange, parts)
         self._hedge_ms = seconds(exchange, "x-freehold-hedge-ms") or self._leads.first.hedge_ms
         self._sent: list[Chunk] = []
         self._said: Transcript | None = None
         self._forgotten = False
         self._exact = True
-        self._blank: tuple[Attempt, Piece] | None = None
+        self._blank: Turn | None = None
         self._by: Attempt | None = None
         self.tally = Tally(call)
 
-    async def stream(self) -> AsyncGenerator[list[Chunk], None]:
-        """Yield the answer's chunks as they come; returns only once every choice has finished."""
-        with self._counted():
-            async with aclosing(self._pieces(stream=True)) as pieces:
-                async for piece in pieces:
-                    assert isinstance(piece, list)
-                    self._keep(piece)
-                    yield piece
-
     async def whole(self) -> Reply:
         """Return the whole answer."""
-        found: Piece | None = None
-        with self._counted():
-            async with aclosing(self._pieces(stream=False)) as pieces:
-                async for piece in pieces:
-                    found = piece
-        assert isinstance(found, Reply)
-        return found
+        try:
+            turn = await self._ask(stream=False)
+            turn.end(self._parts.circuits.answered)
+            assert isinstance(turn.piece, Reply)
+            return turn.piece
+        finally:
+            self._count()
 
-    def _keep(self, chunks: list[Chunk]) -> None:
-        """Keep what goes out: should the engine fail, the answer goes on from it."""
-        if self._sent and len(self._sent) + len(chunks) > MOST_KEPT:
-            self._forgotten = True
-        else:
-            self._sent += chunks
+    async def stream(self) -> AsyncGenerator[list[Chunk], None]:
+        """Yield the answer's chunks as they come; returns only once every choice has finished."""
+        turn: Turn | None = None
+        try:
+            turn = await self._ask(stream=True)
+            while turn is not None:
+                assert isinstance(turn.piece, list)
+                self._keep(turn.piece)
+                yield turn.piece
+                turn = await self._go_on(turn)
+        finally:
+            if turn is not None:
+                self._drop(turn)
+            self._count()
 
-    async def _pieces(self, *, stream: bool) -> AsyncGenerator[Piece, None]:
-        """Ask one replica after the other until one has answered."""
-        lost: FreeholdError | None = None
+    async def _ask(self, *, stream: bool, lost: FreeholdError | None = None) -> Turn:
+        """Ask one replica after the other until one has begun to answer."""
         while (lead := await self._next()) is not None:
             try:
-                async with aclosing(self._answers(lead, stream=stream)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                return
+                return await self._answer(lead, stream=stream)
             except SETBACKS as error:
                 if error.code == TOTAL:
                     raise too_slow("total", self._leads.total) from error
                 lost = error
-            if (end := self._missing_end()) is not None:
-                yield end
-                return
         if self._blank is None:
             raise lost or _nobody()
-        attempt, piece = self._blank
-        self._credit(attempt)
-        yield piece
+        self._credit(self._blank.attempt)
+        return self._blank
+
+    async def _go_on(self, turn: Turn) -> Turn | None:
+        """Return the turn with its next piece, another replica's if need be; None at the end."""
+        try:
+            more = await turn.more()
+        except SETBACKS as error:
+            self._set_back(turn, error)
+            if error.code == TOTAL:
+                raise too_slow("total", self._leads.total) from error
+            if (end := self._missing_end()) is not None:
+                turn.piece = end
+                return turn
+            return await self._ask(stream=True, lost=error)
+        except EngineFault as error:
+            found = self._refused(turn, error)
+            if isinstance(found, EngineFault):
+                raise
+            return await self._ask(stream=True, lost=found)
+        if more:
+            return turn
+        turn.end(self._parts.circuits.answered)
+        return None
 
     async def _next(self) -> Lead | None:
         """Return whom to ask now, None when there is nobody."""
         if self._blank is not None:  # a second opinion is worth a question, not a wait
-            return self._leads.ready(self._beside(self._blank[0].route))
+            return self._leads.ready(self._beside(self._blank.attempt.route))
         if self._said is not None and self._leads.none(self._fits):
             return None
         return await self._leads.next(self._fits)
 
-    def _answers(self, lead: Lead, *, stream: bool) -> AsyncGenerator[Piece, None]:
+    async def _answer(self, lead: Lead, *, stream: bool) -> Turn:
         """Ask a replica; and another beside it, where that was wished for or seems wise."""
         route, target = lead
         delay = None if self._hedge_ms is None else self._hedge_ms / 1000
         if self._parts.circuits.state(target.replica, target.url) != "closed":
             delay = PROBE_PATIENCE if delay is None else min(delay, PROBE_PATIENCE)
-        first = self._asked(self._attempt(route, target), stream=stream)
+        first = self._begun_by(route, target, stream=stream)
         if delay is None or self._sent:
-            return first
+            return await first
 
-        async def second() -> AsyncGenerator[Piece, None] | None:
+        async def second() -> Coroutine[Any, Any, Turn] | None:
             found = self._leads.ready(self._beside(route))
-            return None if found is None else self._asked(self._attempt(*found), stream=stream)
+            return None if found is None else self._begun_by(*found, stream=stream)
 
-        return hedged(first, second, delay)
+        turn = await hedged(first, second, delay, self._drop)
+        self._credit(turn.attempt)
+        return turn
+
+    async def _begun_by(self, route: Route, target: Target, *, stream: bool) -> Turn:
+        """Ask one replica; return its turn once it has begun to answer."""
+        await self._parts.allowances.answer_by(self._entry, route)
+        turn = Turn(self._attempt(route, target), self._call, self._entry, self._parts)
+        if not self._sent:
+            self._credit(turn.attempt)
+        try:
+            await turn.begin(stream=stream)
+        except SETBACKS as error:
+            self._set_back(turn, error)
+            raise
+        except EngineFault as error:
+            raise self._refused(turn, error) from error
+        except BaseException:
+            self._drop(turn)
+            raise
+        self._credit(turn.attempt)
+        if self._entry.first_token_ms is None:
+            self._entry.first_token_ms = round((time.perf_counter() - self._begun) * 1000, 3)
+        return turn
 
     def _attempt(self, route: Route, target: Target) -> Attempt:
         call, said, end = self._call, self._said, self._leads.end
@@ -144,39 +187,33 @@ class Generation:
         attempt.tally.carried = said.tokens
         return attempt
 
-    async def _asked(self, attempt: Attempt, *, stream: bool) -> AsyncGenerator[Piece, None]:
-        """Hold the replica while it answers, and tell its circuit how that went."""
-        parts, route, target = self._parts, attempt.route, attempt.target
-        await parts.allowances.answer_by(self._entry, route)
-        self._entry.attempts += 1
-        if not self._sent:
-            self._credit(attempt)
-        report: Report = parts.circuits.dropped
-        try:
-            with (
-                parts.dispatch.hold(self._call, route.deployment, target),
-                parts.books.telemetry.attempt(self._entry, route, target),
-            ):
-                async with aclosing(self._asking(attempt, stream=stream)) as pieces:
-                    async for piece in pieces:
-                        self._credit(attempt)
-                        self._first()
-                        yield piece
-            report = parts.circuits.answered
-        except SETBACKS as error:
-            self._set_back(attempt, error)
-            report = self._verdict(error)
-            raise
-        except EngineFault as error:
-            report = parts.circuits.answered
-            if self._said is None:
-                raise
-            self._set_back(attempt, differs())  # it refuses to go on, not what the client asked
-            raise differs() from error
-        finally:
-            if report == parts.circuits.dropped:
-                self._leads.retry(target)  # it lost a race, which is no reason not to ask it
-            report(target.replica, target.url)
+    def _set_back(self, turn: Turn, error: EngineLost | Busy | TooSlow) -> None:
+        """Take note of a failure: what to do about it depends on what the client has."""
+        target = turn.attempt.target
+        self._leads.failed(target, error)
+        if isinstance(error, Blank):
+            self._blank = turn
+            turn.piece = error.piece
+        if isinstance(error, Mismatch) and self._exact:
+            self._exact = False  # but it may go on from the text
+            self._leads.retry(target)
+        if self._sent:
+            self._said = transcribe(self._sent)
+        turn.end(self._verdict(error), error)
+
+    def _refused(self, turn: Turn, error: EngineFault) -> EngineFault | Mismatch:
+        """Return what it means that an engine does not want the call."""
+        if self._said is None:
+            turn.end(self._parts.circuits.answered, error)
+            return error
+        found = differs()  # it refuses to go on, not what the client asks
+        self._set_back(turn, found)
+        return found
+
+    def _drop(self, turn: Turn) -> None:
+        """End a turn that lost a race or that nobody waits for: no reason not to ask again."""
+        self._leads.retry(turn.attempt.target)
+        turn.end(self._parts.circuits.dropped, GeneratorExit())
 
     def _verdict(self, error: EngineLost | Busy | TooSlow) -> Report:
         """Return what a failure says about a replica."""
@@ -187,24 +224,12 @@ class Generation:
             return circuits.answered
         return circuits.dropped if error.code == TOTAL else circuits.failed
 
-    def _asking(self, attempt: Attempt, *, stream: bool) -> AsyncGenerator[Piece, None]:
-        upstream = self._parts.upstream
-        if stream:
-            return attempt.stream(upstream)
-        if attempt.target.streams_only and self._call.streams:
-            return attempt.assembled(upstream)
-        return attempt.document(upstream)
-
-    def _set_back(self, attempt: Attempt, error: FreeholdError) -> None:
-        """Take note of a failure: what to do about it depends on what the client has."""
-        self._leads.failed(attempt.target, error)
-        if isinstance(error, Blank):
-            self._blank = (attempt, error.piece)
-        if isinstance(error, Mismatch) and self._exact:
-            self._exact = False  # but it may go on from the text
-            self._leads.retry(attempt.target)
-        if self._sent:
-            self._said = transcribe(self._sent)
+    def _keep(self, chunks: list[Chunk]) -> None:
+        """Keep what goes out: should the engine fail, the answer goes on from it."""
+        if self._sent and len(self._sent) + len(chunks) > MOST_KEPT:
+            self._forgotten = True
+        else:
+            self._sent += chunks
 
     def _missing_end(self) -> list[Chunk] | None:
         """Return the end of an answer that is all there but for that."""
@@ -242,20 +267,12 @@ class Generation:
         entry.deployment, entry.replica = route.deployment, attempt.target.replica
         entry.model, entry.version, entry.digest = route.model, route.version, route.digest
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _count(self) -> None:
         """Write into the record what it took."""
-        try:
-            yield
-        finally:
-            entry, tally = self._entry, self.tally
-            entry.tokens_in, entry.tokens_out = tally.prompt, tally.completion
-            entry.tokens_cached, entry.estimated = tally.cached, tally.estimated
-            self._parts.dispatch.learn(entry.deployment, tally.completion)
-
-    def _first(self) -> None:
-        if self._entry.first_token_ms is None:
-            self._entry.first_token_ms = round((time.perf_counter() - self._begun) * 1000, 3)
+        entry, tally = self._entry, self.tally
+        entry.tokens_in, entry.tokens_out = tally.prompt, tally.completion
+        entry.tokens_cached, entry.estimated = tally.cached, tally.estimated
+        self._parts.dispatch.learn(entry.deployment, tally.completion)
 
 
 def _nobody() -> EngineLost:

@@ -1,40 +1,38 @@
 """Ask a second time while the first has produced nothing; who produces first wins."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-Source = AsyncGenerator[T, None]
+Race = Coroutine[Any, Any, T]
 
 
 async def hedged(
-    first: Source[T], second: Callable[[], Awaitable[Source[T] | None]], delay: float
-) -> AsyncGenerator[T, None]:
-    """Yield what the winner yields; the other is closed at once.
+    first: Race[T],
+    second: Callable[[], Awaitable[Race[T] | None]],
+    delay: float,
+    lose: Callable[[T], None],
+) -> T:
+    """Return what the winner does; the other is cancelled, or handed to ``lose`` if it came too.
 
-    ``second`` is called when ``first`` has yielded nothing for ``delay`` seconds; it may have
-    nobody to ask. Where both fail, the error is that of the one that failed last.
+    ``second`` is called when ``first`` has taken ``delay`` seconds; it may have nobody to ask.
+    Where both fail, the error is that of the one that failed last.
     """
-    runners = {_start(first): first}
+    runners = {asyncio.create_task(first)}
     try:
         await asyncio.wait(runners, timeout=delay)
         if not any(task.done() for task in runners) and (other := await second()) is not None:
-            runners[_start(other)] = other
-        task = await _winner(runners)
-        source = runners.pop(task)
-        await _close(runners)
-        async with aclosing(source):
-            yield task.result()
-            async for item in source:
-                yield item
+            runners.add(asyncio.create_task(other))
+        winner = await _winner(runners)
+        runners.discard(winner)
+        return winner.result()
     finally:
-        await _close(runners)
+        await _close(runners, lose)
 
 
-async def _winner(runners: dict[asyncio.Task[T], Source[T]]) -> asyncio.Task[T]:
-    """Return the first that produced something, else the last that failed."""
+async def _winner(runners: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+    """Return the first that came through, else the last that failed."""
     running = set(runners)
     while True:
         done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -43,21 +41,12 @@ async def _winner(runners: dict[asyncio.Task[T], Source[T]]) -> asyncio.Task[T]:
             return good or done.pop()
 
 
-async def _close(runners: dict[asyncio.Task[T], Source[T]]) -> None:
+async def _close(runners: set[asyncio.Task[T]], lose: Callable[[T], None]) -> None:
     for task in runners:
         task.cancel()
     if runners:
         await asyncio.wait(runners)
-    while runners:
-        task, source = runners.popitem()
-        if not task.cancelled():
-            task.exception()  # looked at, so that nobody complains of it
-        await source.aclose()
-
-
-def _start(source: Source[T]) -> asyncio.Task[T]:
-    return asyncio.create_task(_next(source))
-
-
-async def _next(source: Source[T]) -> T:
-    return await anext(source)
+    for task in runners:
+        # An exception is looked at, so that nobody complains of it.
+        if not task.cancelled() and task.exception() is None:
+            lose(task.result())

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 
 from freehold.errors import FreeholdError, Invalid
@@ -26,18 +26,21 @@ class Leads:
     Circuits that are open come last, and are asked only when nobody else is left.
     """
 
-    def __init__(self, call: Call, exchange: Exchange, parts: Parts) -> None:
+    def __init__(
+        self, call: Call, choices: Sequence[Choice], exchange: Exchange, parts: Parts
+    ) -> None:
         self._call = call
         self._parts = parts
         self._loop = asyncio.get_running_loop()
-        routes = [choice.route for choice in self._choose()]
-        self.first = routes[0]
+        self._choices: Sequence[Choice] | None = choices
+        self.first = choices[0].route
         asked = seconds(exchange, "x-freehold-timeout")
         total = self.first.deadlines.total
         self.total = total if asked is None else min(asked, total)
-        self.end = self._loop.time() + self.total
+        now = self._loop.time()
+        self.end = now + self.total
         limit = parts.settings.runtime.wait_limit
-        self._patient_until = self._loop.time() + _patience(exchange.header("prefer"), limit)
+        self._patient_until = now + _patience(exchange.header("prefer"), limit)
         self._asked = False
         self._tried: set[Target] = set()
         self._waits: dict[Target, float] = {}
@@ -94,7 +97,11 @@ class Leads:
                 if target not in self._tried and fits(route, target):
                     yield route, target
 
-    def _choose(self) -> tuple[Choice, ...]:
+    def _choose(self) -> Sequence[Choice]:
+        """Return who may answer, best first: as it was when the call came, then as it is now."""
+        found, self._choices = self._choices, None
+        if found is not None:
+            return found
         call = self._call
         return choose(call.model, call.task, call.tokens, self._parts.follower.snapshot.routes)
 
@@ -141,7 +148,9 @@ def seconds(exchange: Exchange, name: str) -> float | None:
 
 def _patience(prefer: str | None, limit: float) -> float:
     """Read ``Prefer: wait=SECONDS`` (RFC 7240): how long the client would wait for a load."""
-    for part in (prefer or "").split(","):
+    if prefer is None:
+        return 0.0
+    for part in prefer.split(","):
         name, _, value = part.strip().partition("=")
         if name.lower() == "wait" and value.strip('"').isdigit():
             return min(float(value.strip('"')), limit)

@@ -31,9 +31,11 @@ async def complete(exchange: Exchange, dialect: Dialect, parts: Parts, entry: En
     entry.dialect, entry.stream, entry.requested = dialect.name, call.stream, call.model
     if dialect.recall is not None:
         call = await dialect.recall(call)
-    with parts.allowances.allow(principal, call, entry) as allowed:
-        engines = Generation(call, exchange, parts, entry)
-        generation = repeatable(engines, call, principal.name, exchange, parts, entry)
+    choices = choose(call.model, call.task, call.tokens, parts.follower.snapshot.routes)
+    first = choices[0].route
+    with parts.allowances.allow(principal, call, entry, first) as allowed:
+        engines = Generation(call, choices, exchange, parts, entry)
+        generation = repeatable(engines, call, principal.name, first, exchange, parts, entry)
         if call.stream:
             writer = dialect.writer(call, exchange.id)
             return await _streamed(generation, writer, exchange, allowed)

@@ -8,7 +8,7 @@ from functools import partial
 import msgspec
 
 from freehold.errors import FreeholdError, Unavailable
-from freehold.gateway.exchange import Exchange, Gone, Last, Tail, Whole, new_id
+from freehold.gateway.exchange import Exchange, Gone, Last, Tail, Whole
 from freehold.gateway.faults import EngineFault, Fault, engine_fault, fault
 from freehold.gateway.log import Log
 from freehold.gateway.telemetry import Telemetry
@@ -65,7 +65,13 @@ async def recorded(exchange: Exchange, action: str, work: Work, books: Books) ->
 def _sum_up(books: Books) -> None:
     """Record how many refusals were not recorded one by one."""
     text = f"{books.refusals.take()} more refusals without a valid key"
-    entry = Entry(id=new_id(), at=books.clock(), action="none", outcome="refused", subject=text)
+    entry = Entry(
+        id=books.telemetry.ids.request(),
+        at=books.clock(),
+        action="none",
+        outcome="refused",
+        subject=text,
+    )
     written = books.journal.append(encode(entry), partial(books.settle, entry))
     written.add_done_callback(lambda future: future.cancelled() or future.exception())
 

@@ -15,7 +15,6 @@ from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk, Reply
 from freehold.gateway.wire.usage import Tally, read_usage
 from freehold.record.entry import Entry
-from freehold.routing.choose import choose
 from freehold.store.snapshot import Route
 
 _encode = msgspec.json.encode
@@ -39,14 +38,18 @@ class Source(Protocol):
 
 
 def repeatable(
-    source: Source, call: Call, tenant: str, exchange: Exchange, parts: Parts, entry: Entry
+    source: Source,
+    call: Call,
+    tenant: str,
+    route: Route,
+    exchange: Exchange,
+    parts: Parts,
+    entry: Entry,
 ) -> Source:
-    """Put the cache before a source where the deployment keeps answers and the call is of a kind.
+    """Put the cache before a source where a deployment keeps answers and the call is of a kind.
 
     ``entry.cache`` says what became of it. No two tenants share an answer.
     """
-    routes = parts.follower.snapshot.routes
-    route = choose(call.model, call.task, call.tokens, routes)[0].route
     if not route.cache_seconds:
         return source
     takes, keeps = control(exchange.header("cache-control"))

@@ -3,13 +3,13 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from freehold.errors import EngineLost, FreeholdError, TooSlow
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.faults import EngineFault
+from freehold.gateway.ids import Ids
 from freehold.record.entry import Entry
 from freehold.record.families import ATTEMPTS, ERRORS, OPEN, RESIDENT, REVISION, RUNNING, UP
 from freehold.record.measure import PROVIDER, measure, operation, requested_model
@@ -20,13 +20,31 @@ from freehold.runtime.process import resident_of
 from freehold.store.snapshot import Route, Target
 
 _TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
-"""The place of what runs now: set for a request, and within it for each attempt."""
+"""The place of the request that runs now."""
 
 
-def trace_headers() -> list[tuple[str, str]]:
-    """Return the headers that tell an engine which span its work belongs to."""
-    trace = _TRACE.get()
-    return trace.headers if trace is not None else []
+class Asking:
+    """One request to one engine, on its way. ``headers`` tell the engine its trace."""
+
+    def __init__(
+        self,
+        telemetry: "Telemetry",
+        entry: Entry,
+        route: Route,
+        target: Target,
+        trace: Trace | None,
+    ) -> None:
+        self.entry = entry
+        self.route = route
+        self.target = target
+        self.trace = trace
+        self.headers = trace.headers if trace is not None else []
+        self.begun = telemetry.clock()
+        self._telemetry = telemetry
+
+    def end(self, error: BaseException | None) -> None:
+        """Count it as over."""
+        self._telemetry.asked(self, error)
 
 
 class Telemetry:
@@ -43,8 +61,9 @@ class Telemetry:
         self.name = name
         self.meter = meter
         self.collector = collector
+        self.ids = Ids()
         self._ratio = ratio if collector is not None else 0.0
-        self._clock = clock
+        self.clock = clock
         if not meter.shared:
             logging.getLogger(f"freehold.{name}").warning(
                 "HOME/run/metrics cannot be written: what this process counts is not shown until "
@@ -59,7 +78,7 @@ class Telemetry:
         caller = None
         if exchange.header("traceparent") is not None:
             caller = read(exchange.headers("traceparent"), exchange.headers("tracestate"))
-        trace = start(caller, os.urandom(24).hex(), self._ratio)
+        trace = start(caller, self.ids.draw(48), self._ratio)
         entry.trace, entry.span = trace.id, trace.span
         _TRACE.set(trace)
         self.meter.add(OPEN)
@@ -82,39 +101,32 @@ class Telemetry:
                 )
             )
 
-    @contextmanager
-    def attempt(self, entry: Entry, route: Route, target: Target) -> Iterator[None]:
-        """Count one request to one engine, and give it a span of its own."""
-        outer = _TRACE.get()
-        trace = outer.child(os.urandom(8).hex()) if outer is not None else None
-        _TRACE.set(trace)
-        begun, outcome, error = self._clock(), "ok", ""
+    def ask(self, entry: Entry, route: Route, target: Target) -> "Asking":
+        """Count one request to one engine as running; it has a span of its own."""
         self.meter.add(RUNNING, (route.deployment,))
-        try:
-            yield
-        except (FreeholdError, EngineFault) as problem:
-            outcome, error = _outcome(problem), problem.code
-            raise
-        except BaseException:
-            outcome = error = "cancelled"
-            raise
-        finally:
-            _TRACE.set(outer)
-            self.meter.add(RUNNING, (route.deployment,), -1.0)
-            self.meter.add(ATTEMPTS, (route.deployment, outcome))
-            if self.collector is not None and trace is not None and trace.sampled:
-                attributes = _asked(entry, route, target)
-                self.collector.take(
-                    Span(
-                        name=f"{attributes['gen_ai.operation.name']} {route.deployment}",
-                        trace=trace,
-                        serves=False,
-                        begun=begun,
-                        ended=self._clock(),
-                        attributes=attributes,
-                        error=error,
-                    )
+        outer = _TRACE.get()
+        trace = outer.child(self.ids.draw(16)) if outer is not None else None
+        return Asking(self, entry, route, target, trace)
+
+    def asked(self, asking: "Asking", error: BaseException | None) -> None:
+        """Count a request to an engine that has ended, with that error if any."""
+        route, trace = asking.route, asking.trace
+        outcome = _outcome(error)
+        self.meter.add(RUNNING, (route.deployment,), -1.0)
+        self.meter.add(ATTEMPTS, (route.deployment, outcome))
+        if self.collector is not None and trace is not None and trace.sampled:
+            attributes = _asked(asking.entry, route, asking.target)
+            self.collector.take(
+                Span(
+                    name=f"{attributes['gen_ai.operation.name']} {route.deployment}",
+                    trace=trace,
+                    serves=False,
+                    begun=asking.begun,
+                    ended=self.clock(),
+                    attributes=attributes,
+                    error=_code(error),
                 )
+            )
 
     def show(self, revision: int) -> None:
         """Say which snapshot this process works from and what memory it holds."""
@@ -128,12 +140,22 @@ class Telemetry:
         self.meter.close()
 
 
-def _outcome(problem: FreeholdError | EngineFault) -> str:
+def _outcome(problem: BaseException | None) -> str:
+    if problem is None:
+        return "ok"
     if isinstance(problem, TooSlow):
         return "too_slow"
     if isinstance(problem, EngineLost):
         return "lost"
-    return "refused" if isinstance(problem, EngineFault) else "failed"
+    if isinstance(problem, EngineFault):
+        return "refused"
+    return "failed" if isinstance(problem, FreeholdError) else "cancelled"
+
+
+def _code(problem: BaseException | None) -> str:
+    if problem is None:
+        return ""
+    return problem.code if isinstance(problem, (FreeholdError, EngineFault)) else "cancelled"
 
 
 def _route(path: str, entry: Entry) -> str:

@@ -1,16 +1,10 @@
-"""The deadlines of one attempt: end the wait that is under way when one of them passes.
-
-One timer an attempt, moved only when it fires: a token costs a few stores, not a timer.
-"""
+"""The deadlines of one attempt: end the wait for the engine when one of them passes."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Protocol
 
 from freehold.errors import TooSlow
 from freehold.store.snapshot import Deadlines
-
-T = TypeVar("T")
 
 CLOSING = 2.0
 """Seconds an engine may take, after an answer is whole, to say what it counted."""
@@ -18,30 +12,49 @@ CLOSING = 2.0
 TOTAL = "unavailable.total_deadline"
 
 
+class Waited(Protocol):
+    """What is waited for: a connection with an answer under way."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for the engine; nobody does while the client is slow."""
+        ...
+
+    @property
+    def headed(self) -> bool:
+        """Whether the engine has begun to answer."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End the wait with an error."""
+        ...
+
+
 class Watch:
-    """Counts from now. ``end`` is when the whole request must be over, in the loop's time."""
+    """Counts from now. ``end`` is when the whole request must be over, in the loop's time.
+
+    An alarm: a deadline costs a few stores, and passes a moment late. It also ends a wait that
+    begins after it has passed.
+    """
 
     def __init__(self, limits: Deadlines, end: float) -> None:
         self._loop = asyncio.get_running_loop()
         self.limits = limits
+        self.on: Waited | None = None
         self._begun = self._loop.time()
         self._end = end
-        self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._expired = False
         self._due, self._stage, self._limit = 0.0, "", 0.0
         self._until("headers", self._begun + limits.headers, limits.headers)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the present deadline."""
+        return self._due - self._loop.time()
 
     def streaming(self) -> None:
         """The engine has begun to stream: its first token is next."""
         limit = self.limits.first_token
         self._until("first_token", self._begun + limit, limit)
-
-    def filling(self) -> None:
-        """The engine has begun to send a document: the rest comes soon, or in its time."""
-        headers, token = self.limits.headers, self.limits.token
-        if self._loop.time() + token > self._begun + headers:
-            self._until("token", self._loop.time() + token, token)
 
     def progressed(self) -> None:
         """There was a token."""
@@ -52,48 +65,27 @@ class Watch:
         limit = min(CLOSING, self.limits.token)
         self._until("token", self._loop.time() + limit, limit)
 
-    async def wait(self, awaitable: Awaitable[T]) -> T:
-        """Wait for something of the engine; ``TooSlow`` says which deadline passed."""
-        task = asyncio.current_task()
-        assert task is not None
-        already = task.cancelling()
-        self._task = task
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._due, self._tick)
-        elif self._timer.when() > self._due:
-            self._timer.cancel()
-            self._timer = self._loop.call_at(self._due, self._tick)
-        try:
-            return await awaitable
-        except asyncio.CancelledError:
-            if self._expired and task.uncancel() <= already:
-                raise self.late() from None
-            raise
-        finally:
-            self._task = None
+    def ring(self, now: float) -> None:
+        """End the wait that is under way when its time is over."""
+        if now < self._due or self.on is None or not self.on.waits:
+            return
+        if self._stage == "headers" and self.on.headed:
+            self._filling(now)
+        if now >= self._due:
+            self.on.fail(self.late())
 
     def late(self) -> TooSlow:
         """Return what to say when the present deadline has passed."""
         return too_slow(self._stage, self._limit)
 
-    def close(self) -> None:
-        """Stop watching."""
-        if self._timer is not None:
-            self._timer.cancel()
+    def _filling(self, now: float) -> None:
+        """A document has begun to come in time: its rest comes soon."""
+        self._until("token", now + self.limits.token, self.limits.token)
 
     def _until(self, stage: str, due: float, limit: float) -> None:
         if due > self._end:
             stage, due, limit = "total", self._end, self._end - self._begun
         self._due, self._stage, self._limit = due, stage, limit
-
-    def _tick(self) -> None:
-        now = self._loop.time()
-        if self._task is not None and now >= self._due:
-            self._expired = True
-            self._task.cancel()
-            return
-        # Nobody waits on the engine while the client is slow; the next wait looks again.
-        self._timer = self._loop.call_at(self._due, self._tick) if now < self._due else None
 
 
 def too_slow(stage: str, limit: float) -> TooSlow:

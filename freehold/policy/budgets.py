@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -56,27 +55,30 @@ class Budgets:
                 return
             await asyncio.sleep(0.01)
 
-    @contextmanager
     def reserve(
         self, principal: Principal, size: Size, entry: Entry, route: Route, limits: Limits
-    ) -> Iterator[Reservation]:
-        """Hold the most the request may use, or raise ``OverQuota``; ``settle`` gives it back."""
+    ) -> Reservation:
+        """Hold the most the request may use, or raise ``OverQuota``.
+
+        ``close`` says what became of it; ``settle`` gives it back.
+        """
         self.plans.use(limits)
         made = Reservation(entry=entry, principal=principal, size=size, route=route)
         entry.team, entry.admitted = principal.team, self._clock()
-        failed = True
         try:
             self._take(made, route)
-            self._running[entry.id] = made
-            yield made
-            failed = False
-        except asyncio.CancelledError:  # an engine worked for it, whether or not anybody listened
-            failed = False
+        except BaseException:
+            entry.admitted = None
             raise
-        finally:
-            if not entry.attempts or (failed and entry.first_token_ms is None):
-                entry.admitted = None
-            entry.cost = self._cost(made)
+        self._running[entry.id] = made
+        return made
+
+    def close(self, made: Reservation, *, failed: bool) -> None:
+        """Say that the request is over: one that used nothing counts for nothing."""
+        entry = made.entry
+        if not entry.attempts or (failed and entry.first_token_ms is None):
+            entry.admitted = None
+        entry.cost = self._cost(made)
 
     def move(self, entry: Entry, route: Route) -> None:
         """Let another deployment answer, if its limits too leave room; else ``OverQuota``."""

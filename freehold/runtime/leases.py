@@ -6,8 +6,7 @@ all gateways of a home through a board, so that two of them do not pick the same
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from freehold.store.board import Board
@@ -48,18 +47,18 @@ class Leases:
         self._board = board
         self._work: dict[str, int] = {}
         self._answers: dict[str, float] = {}
+        self._rows: dict[str, int] = {}
 
-    @contextmanager
-    def hold(self, target: Target, work: int = 1) -> Iterator[None]:
-        """Count one request and its work on the target's replica while the block runs."""
+    def take(self, target: Target, work: int = 1) -> None:
+        """Count one request and its work on the target's replica, until it is given back."""
+        self._add(target.replica, 1, work)
+
+    def give(self, target: Target, work: int = 1) -> None:
+        """Count it no more."""
         replica = target.replica
-        self._add(replica, 1, work)
-        try:
-            yield
-        finally:
-            self._add(replica, -1, -work)
-            if not self.inflight[replica]:
-                del self.inflight[replica], self._work[replica]
+        self._add(replica, -1, -work)
+        if not self.inflight[replica]:
+            del self.inflight[replica], self._work[replica]
 
     def work(self, target: Target) -> int:
         """Return the work that waits at a replica, that of all gateways."""
@@ -97,4 +96,10 @@ class Leases:
 
     def _row(self, replica: str) -> int:
         assert self._board is not None
-        return self._board.row(str(zlib.crc32(replica.encode()) % ROWS))
+        found = self._rows.get(replica)
+        if found is None:
+            if len(self._rows) > ROWS:
+                self._rows.clear()
+            found = self._board.row(str(zlib.crc32(replica.encode()) % ROWS))
+            self._rows[replica] = found
+        return found
