@@ -34,7 +34,7 @@ from freehold.gateway.routes import application
 from freehold.gateway.server import Ending, Tls, serve
 from freehold.gateway.telemetry import Telemetry
 from freehold.gateway.upstream import Upstream
-from freehold.identity.keys import read_pepper
+from freehold.identity.keys import Callers, read_pepper
 from freehold.policy.admission import Admission
 from freehold.policy.budgets import Budgets
 from freehold.policy.cells import Cells, slot_of
@@ -92,14 +92,14 @@ async def _assemble(home: Path, name: str, settings: Settings, stack: AsyncExitS
     budgets = Budgets(cells, home / "audit", time.time, settings.quotas.unstated_answer)
     budgets.plans.use(follower.snapshot.limits)
     await budgets.begin()
-    journal = Journal(home / "audit", name, settings.audit.segment_bytes)
+    journal = Journal(home / "audit", name, settings.audit.segment_bytes, budgets.settle)
     stack.callback(journal.close)
     admission = Admission(cells, settings.quotas, budgets.recover)
     stack.push_async_callback(admission.close)
     return Parts(
         home=home,
         settings=settings,
-        pepper=pepper,
+        callers=Callers(pepper),
         follower=follower,
         cache=Cache(pepper, settings.cache.bytes, time.monotonic),
         dispatch=Dispatch(leases, marks, seed=zlib.crc32(pepper)),
@@ -111,7 +111,6 @@ async def _assemble(home: Path, name: str, settings: Settings, stack: AsyncExitS
             log=Log(name, settings.log),
             clock=time.time,
             telemetry=telemetry,
-            settle=budgets.settle,
         ),
         allowances=Allowances(budgets, admission, follower),
         shelf=Shelf(home / "responses", settings.responses, time.time),

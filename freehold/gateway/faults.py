@@ -6,6 +6,7 @@ id, which is in the audit record and the log too. An API with an envelope of its
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import msgspec
 
@@ -122,12 +123,16 @@ def rate_lines(
     measure: object, amount: object, remaining: object, reset: object
 ) -> list[tuple[str, str]]:
     """Return the ``x-ratelimit-...`` headers of a limit; ``reset`` in seconds, None for never."""
-    name = str(measure).replace("_", "-")
-    lines = [
-        (f"x-ratelimit-limit-{name}", str(amount)),
-        (f"x-ratelimit-remaining-{name}", str(remaining)),
-    ]
-    return lines if reset is None else [*lines, (f"x-ratelimit-reset-{name}", f"{reset}s")]
+    limit, left, until = _rate_names(str(measure))
+    lines = [(limit, str(amount)), (left, str(remaining))]
+    return lines if reset is None else [*lines, (until, f"{reset}s")]
+
+
+@cache
+def _rate_names(measure: str) -> tuple[str, str, str]:
+    """Return what the headers of a measure, of which there are few, are called."""
+    name = measure.replace("_", "-")
+    return f"x-ratelimit-limit-{name}", f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}"
 
 
 class EngineFault(Exception):

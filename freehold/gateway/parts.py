@@ -12,6 +12,7 @@ from freehold.gateway.door import Door
 from freehold.gateway.follow import Follower
 from freehold.gateway.recorded import Books
 from freehold.gateway.upstream import Upstream
+from freehold.identity.keys import Callers
 from freehold.runtime.circuits import Circuits
 from freehold.settings import Settings
 from freehold.store.responses import Shelf
@@ -22,7 +23,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     home: Path
     settings: Settings
-    pepper: bytes
+    callers: Callers
     follower: Follower
     dispatch: Dispatch
     cache: Cache

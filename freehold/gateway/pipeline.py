@@ -13,7 +13,7 @@ from freehold.gateway.generation import Generation
 from freehold.gateway.parts import Parts
 from freehold.gateway.repeat import Source, repeatable
 from freehold.gateway.wire.dialect import Dialect, Writer
-from freehold.identity.keys import Principal, authenticate
+from freehold.identity.keys import Principal
 from freehold.policy.budgets import Reservation
 from freehold.policy.permissions import permit
 from freehold.record.entry import Entry
@@ -84,9 +84,8 @@ async def list_models(exchange: Exchange, parts: Parts, entry: Entry) -> Last:
 
 def identify(exchange: Exchange, parts: Parts, entry: Entry) -> Principal:
     """Return who calls, and write it into the record."""
-    principal = authenticate(
+    principal = parts.callers.who(
         parts.follower.snapshot.keys,
-        parts.pepper,
         exchange.header("authorization") or _as_bearer(exchange.header("x-api-key")),
         parts.books.clock(),
     )

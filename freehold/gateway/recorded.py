@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import msgspec
 
@@ -20,16 +19,12 @@ Work = Callable[[Entry], Awaitable[Last]]
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process keeps its record with.
-
-    ``settle`` hears of every entry once it is durable: in which journal, and where it ends there.
-    """
+    """What a process keeps its record with."""
 
     journal: Journal
     log: Log
     clock: Callable[[], float]
     telemetry: Telemetry
-    settle: Callable[[Entry, str, int], None] = lambda *_: None
     refusals: Refusals = msgspec.field(default_factory=Refusals)
 
 
@@ -49,7 +44,7 @@ async def recorded(exchange: Exchange, action: str, work: Work, books: Books) ->
             await exchange.finish(last)
         return
     try:
-        await books.journal.append(encode(entry), partial(books.settle, entry))
+        await books.journal.append(encode(entry), entry)
     except FreeholdError as error:
         # Numbers and log tell how it ended for the client, which the record cannot any more.
         refusal = _refused(exchange, entry, fault(error, exchange.id))
@@ -72,7 +67,7 @@ def _sum_up(books: Books) -> None:
         outcome="refused",
         subject=text,
     )
-    written = books.journal.append(encode(entry), partial(books.settle, entry))
+    written = books.journal.append(encode(entry), entry)
     written.add_done_callback(lambda future: future.cancelled() or future.exception())
 
 

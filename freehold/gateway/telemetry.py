@@ -12,7 +12,7 @@ from freehold.gateway.faults import EngineFault
 from freehold.gateway.ids import Ids
 from freehold.record.entry import Entry
 from freehold.record.families import ATTEMPTS, ERRORS, OPEN, RESIDENT, REVISION, RUNNING, UP
-from freehold.record.measure import PROVIDER, measure, operation, requested_model
+from freehold.record.measure import PROVIDER, Measures, operation, requested_model
 from freehold.record.meter import Meter
 from freehold.record.otlp import Attributes, Collector, Span
 from freehold.record.trace import Trace, read, start
@@ -69,6 +69,7 @@ class Telemetry:
                 "HOME/run/metrics cannot be written: what this process counts is not shown until "
                 "there is room and it is started again"
             )
+        self._measures = Measures(meter)
         meter.put(UP, (name,), 1.0)
         # A counter that begins at one has not grown, and the alert on this code must not miss one.
         meter.add(ERRORS, ("unavailable.audit",), 0.0)
@@ -87,7 +88,7 @@ class Telemetry:
     def end(self, exchange: Exchange, entry: Entry, trace: Trace, commit: float) -> None:
         """Count a request that is over; ``commit`` is the seconds its record took."""
         self.meter.add(OPEN, (), -1.0)
-        measure(self.meter, entry, commit)
+        self._measures.count(entry, commit)
         if self.collector is not None and trace.sampled:
             self.collector.take(
                 Span(

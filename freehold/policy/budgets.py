@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -87,21 +88,18 @@ class Budgets:
             self._take(made, route)
             made.route = route
 
-    def settle(self, entry: Entry, journal: str, end: int) -> None:
-        """Turn a reservation into what its durable record says; ``""`` when it has none.
+    def settle(self, written: Sequence[tuple[Entry, str, int]]) -> None:
+        """Turn reservations into what durable records say; a journal ``""`` means there is none.
 
         Called in the order of the journal. What cannot be settled now is with the next.
         """
-        made = self._running.pop(entry.id, None)
-        if made is None:
-            return
-        self._unsettled.append((entry, made, journal, end))
-        try:
-            while self._unsettled:
-                self._settle(*self._unsettled[0])
-                self._unsettled.popleft()
-        except FreeholdError:
-            return
+        for entry, journal, end in written:
+            made = self._running.pop(entry.id, None)
+            if made is not None:
+                self._unsettled.append((entry, made, journal, end))
+        if self._unsettled:
+            with suppress(FreeholdError):
+                self._settle()
 
     def recover(self) -> None:
         """Put right what dead gateways left."""
@@ -140,15 +138,20 @@ class Budgets:
             _hold(made.held, 1)
         return refusal
 
-    def _settle(self, entry: Entry, made: Reservation, journal: str, end: int) -> None:
-        charges = self.plans.charges(entry)
-        row, offset = self._cells.view(f"journal:{journal}")
+    def _settle(self) -> None:
+        due = [
+            (self.plans.charges(entry), self._cells.view(f"journal:{journal}"))
+            for entry, _, journal, _ in self._unsettled
+        ]
         with self._cells.lock():
-            if journal:
-                settle(self._cells, charges, row, offset, end)
-            else:  # used, though no record could be written: counted until the machine restarts
-                self._cells.write(writes(charges))
-            _hold(made.held, -1)
+            for charges, (row, offset) in due:
+                _, made, journal, end = self._unsettled[0]
+                if journal:
+                    settle(self._cells, charges, row, offset, end)
+                else:  # used, though no record could be written: counted until the machine restarts
+                    self._cells.write(writes(charges))
+                _hold(made.held, -1)
+                self._unsettled.popleft()
 
     def _cost(self, made: Reservation) -> int:
         entry, route = made.entry, made.route

@@ -8,17 +8,19 @@ the tamper-evident log will chain entries: everything written passes through ``J
 import asyncio
 import errno
 import os
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from freehold.errors import Unavailable
+from freehold.record.entry import Entry
 
-Told = Callable[[str, int], None]
-"""Called on the loop, in the order of the file, before the waiter goes on: with the file's name
-and where the line ends in it, or with ``""`` and 0 when the line could not be written."""
+Told = Callable[[Sequence[tuple[Entry, str, int]]], None]
+"""Called on the loop, in the order of the file, before those who wait go on: with each entry, the
+file's name and where its line ends there, or ``""`` and 0 when it could not be written."""
 
 
 class Journal:
@@ -28,12 +30,15 @@ class Journal:
     a line torn by a kill stays the last of a file nobody writes to, and readers skip it.
     """
 
-    def __init__(self, directory: Path, writer: str, segment_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, writer: str, segment_bytes: int, told: Told = lambda _: None
+    ) -> None:
         self._directory = directory
         self._writer = writer
         self._segment_bytes = segment_bytes
+        self._told = told
         self._waiting: list[_Line] = []
-        self._wake = threading.Condition()
+        self._batches: queue.SimpleQueue[list[_Line]] = queue.SimpleQueue()
         self._closing = False
         self._descriptor = -1
         self._name = ""
@@ -44,42 +49,50 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def append(self, line: bytes, told: Told | None = None) -> asyncio.Future[None]:
+    def append(self, line: bytes, entry: Entry | None = None) -> asyncio.Future[None]:
         """Queue a line; the future is done when it is on disk, or failed with ``Unavailable``.
 
-        ``told`` hears of it first, always and once.
+        Whoever is told hears of its ``entry`` first, always and once.
         """
         future: asyncio.Future[None] = self._loop.create_future()
-        with self._wake:
-            if self._closing:
-                _settle([(line, future, told)], "", 0, _unavailable("the journal is closed"))
-                return future
-            self._waiting.append((line, future, told))
-            self._wake.notify()
+        if self._closing:
+            self._settle([(line, future, entry)], "", 0, _unavailable("the journal is closed"))
+            return future
+        if not self._waiting:  # what else comes in this turn of the loop goes along
+            self._loop.call_soon(self._hand_over)
+        self._waiting.append((line, future, entry))
         return future
 
     def close(self) -> None:
         """Write what is queued and stop the thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self._closing = True
+        self._hand_over()
+        self._batches.put([])
         self._thread.join()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _hand_over(self) -> None:
+        if self._waiting:
+            batch, self._waiting = self._waiting, []
+            self._batches.put(batch)
+
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closing:
-                    self._wake.wait()
-                batch, self._waiting = self._waiting, []
-                if not batch and self._closing:
-                    return
-            data = b"".join(line for line, _, _ in batch)
-            failure = self._commit(data)
-            begin = self._length - len(data)
-            self._loop.call_soon_threadsafe(_settle, batch, self._name, begin, failure)
+        going_on = True
+        while going_on:
+            batch = self._batches.get()
+            going_on = bool(batch)
+            with suppress(queue.Empty):
+                while going_on:
+                    more = self._batches.get_nowait()
+                    going_on = bool(more)
+                    batch += more
+            if batch:
+                data = b"".join([line for line, _, _ in batch])
+                failure = self._commit(data)
+                begin = self._length - len(data)
+                self._loop.call_soon_threadsafe(self._settle, batch, self._name, begin, failure)
 
     def _commit(self, data: bytes) -> Unavailable | None:
         try:
@@ -126,6 +139,23 @@ class Journal:
             with suppress(OSError):
                 (self._directory / self._name).unlink()
 
+    def _settle(
+        self, batch: "list[_Line]", name: str, end: int, failure: Unavailable | None
+    ) -> None:
+        written: list[tuple[Entry, str, int]] = []
+        for line, _, entry in batch:
+            end += len(line)
+            if entry is not None:
+                written.append((entry, "", 0) if failure is not None else (entry, name, end))
+        self._told(written)
+        for _, future, _ in batch:
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(None)
+            else:
+                future.set_exception(failure)
+
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
@@ -133,20 +163,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-_Line = tuple[bytes, asyncio.Future[None], Told | None]
-
-
-def _settle(batch: list[_Line], name: str, end: int, failure: Unavailable | None) -> None:
-    for line, future, told in batch:
-        end += len(line)
-        if told is not None:
-            told(name if failure is None else "", end if failure is None else 0)
-        if future.done():
-            continue
-        if failure is None:
-            future.set_result(None)
-        else:
-            future.set_exception(failure)
+_Line = tuple[bytes, asyncio.Future[None], Entry | None]
 
 
 def _unavailable(text: str) -> Unavailable:

@@ -63,6 +63,22 @@ class Meter:
         self._numbers[at + bisect_left(family.buckets, value)] += 1.0
         self._numbers[at + len(family.buckets) + 1] += value
 
+    def place(self, family: Family, labels: Labels) -> int | None:
+        """Return where a series is, for ``bump`` and ``drop``; None where there is no room."""
+        at = self._places.get((family.name, labels))
+        return self._place(family, labels) if at is None else at
+
+    def bump(self, at: int | None, amount: float = 1.0) -> None:
+        """Add to the counter at a place."""
+        if at is not None:
+            self._numbers[at] += amount
+
+    def drop(self, at: int | None, buckets: tuple[float, ...], value: float) -> None:
+        """Count a value into the histogram at a place, which has these buckets."""
+        if at is not None:
+            self._numbers[at + bisect_left(buckets, value)] += 1.0
+            self._numbers[at + len(buckets) + 1] += value
+
     def put(self, family: Family, labels: Labels, value: float) -> None:
         """Set a gauge."""
         at = self._places.get((family.name, labels))

@@ -1,11 +1,20 @@
 """Keys and what they stand for."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from freehold.errors import Broken, Forbidden, Invalid, Unauthenticated
-from freehold.identity.keys import Principal, authenticate, keyed_hash, mint, read_pepper
+from freehold.identity.keys import (
+    MOST_KNOWN,
+    Callers,
+    Principal,
+    authenticate,
+    keyed_hash,
+    mint,
+    read_pepper,
+)
 from freehold.policy.permissions import PERMISSIONS, ROLES, check_role, permit
 from freehold.store.snapshot import KeyGrant
 
@@ -59,3 +68,33 @@ def test_every_role_is_made_of_permissions_that_exist() -> None:
 def test_a_role_nobody_knows_may_nothing() -> None:
     with pytest.raises(Forbidden):
         permit(Principal(name="x", role="ghost", key=""), "completion:run")
+
+
+def test_who_is_known_by_sight_is_so_no_longer_than_their_key_holds() -> None:
+    (key, text), (other, _) = mint(), mint()
+    hashed = keyed_hash(PEPPER, text)
+    grant = KeyGrant(id=key, principal="ann", role="admin", expires=100.0)
+    grants = {hashed: grant, "x": KeyGrant(id=other, principal="bob", role="admin")}
+    callers, header = Callers(PEPPER), f"Bearer {text}"
+    assert callers.who(grants, header, 0).name == "ann"
+    assert callers.who(grants, header, 99.9).name == "ann"
+    with pytest.raises(Unauthenticated, match="expired"):
+        callers.who(grants, header, 100.0)
+    changed = {hashed: KeyGrant(id=key, principal="ann", role="user")}
+    assert callers.who(changed, header, 200.0).role == "user"
+    with pytest.raises(Unauthenticated, match="unknown or revoked"):
+        callers.who({}, header, 0)
+    for wrong in (None, "", "Basic x", f"Bearer {text}x"):
+        with pytest.raises(Unauthenticated):
+            callers.who(changed, wrong, 0)
+
+
+def test_what_is_remembered_of_callers_is_bounded() -> None:
+    _, text = mint()
+    grants = {keyed_hash(PEPPER, text): KeyGrant(id="k", principal="ann", role="admin")}
+    callers = Callers(PEPPER)
+    for number in range(3 * MOST_KNOWN):
+        with suppress(Unauthenticated):
+            callers.who(grants, f"Bearer {number}", 0)
+        callers.who(grants, "Bearer" + " " * (number % 200) + text, 0)
+    assert len(callers._known) <= MOST_KNOWN + 1

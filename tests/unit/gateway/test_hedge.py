@@ -1,78 +1,97 @@
-"""Two sources race; the loser is closed, whatever happens."""
+"""Two races for one answer; the loser is given up, whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 import pytest
 
 from freehold.gateway.hedge import hedged
 
 
-class Source:
-    """Yields its name twice after ``wait`` seconds, or fails; knows whether it was closed."""
+class Runner:
+    """Returns its name after ``wait`` seconds, or fails; knows what became of it."""
 
     def __init__(self, name: str, wait: float, *, fails: bool = False) -> None:
         self.name, self.wait, self.fails = name, wait, fails
-        self.closed = False
+        self.started = self.ended = False
 
-    async def __call__(self) -> AsyncGenerator[str, None]:
+    async def __call__(self) -> str:
+        self.started = True
         try:
             await asyncio.sleep(self.wait)
             if self.fails:
                 raise LookupError(self.name)
-            yield self.name
-            yield self.name
+            return self.name
         finally:
-            self.closed = True
+            self.ended = True
 
 
-async def race(one: Source, two: Source | None, delay: float = 0.01) -> list[str]:
-    async def second() -> AsyncGenerator[str, None] | None:
+async def race(one: Runner, two: Runner | None, delay: float = 0.01) -> tuple[str, list[str]]:
+    lost: list[str] = []
+
+    async def second():  # type: ignore[no-untyped-def]
         return two() if two is not None else None
 
     before = asyncio.all_tasks()
     try:
-        return [item async for item in hedged(one(), second, delay)]
+        return await hedged(one(), second, delay, lost.append), lost
     finally:
-        assert one.closed
+        assert one.ended
+        assert two is None or two.started == two.ended
         assert asyncio.all_tasks() <= before
 
 
 @pytest.mark.parametrize(
     ("one", "two", "winner"),
     [
-        (Source("a", 0), Source("b", 0), "a"),
-        (Source("a", 5), Source("b", 0), "b"),
-        (Source("a", 0.05), Source("b", 5), "a"),
-        (Source("a", 0.05), None, "a"),
-        (Source("a", 0.03, fails=True), Source("b", 0.06), "b"),
-        (Source("a", 0.06), Source("b", 0, fails=True), "a"),
+        (Runner("a", 0), Runner("b", 0), "a"),
+        (Runner("a", 5), Runner("b", 0), "b"),
+        (Runner("a", 0.05), Runner("b", 5), "a"),
+        (Runner("a", 0.05), None, "a"),
+        (Runner("a", 0.03, fails=True), Runner("b", 0.06), "b"),
+        (Runner("a", 0.06), Runner("b", 0, fails=True), "a"),
     ],
 )
-async def test_who_produces_first_wins(one: Source, two: Source | None, winner: str) -> None:
-    assert await race(one, two) == [winner, winner]
+async def test_who_comes_first_wins(one: Runner, two: Runner | None, winner: str) -> None:
+    assert await race(one, two) == (winner, [])
+
+
+async def test_who_comes_at_the_same_moment_is_told_to_let_go() -> None:
+    """Both are done before anybody looks: what the loser holds must not be forgotten."""
+    gate = asyncio.Event()
+    lost: list[str] = []
+
+    async def through(name: str) -> str:
+        await gate.wait()
+        return name
+
+    async def second():  # type: ignore[no-untyped-def]
+        asyncio.get_running_loop().call_later(0.01, gate.set)
+        return through("b")
+
+    won = await hedged(through("a"), second, 0.01, lost.append)
+    assert {won, *lost} == {"a", "b"}
 
 
 async def test_the_second_is_not_asked_in_vain() -> None:
-    unasked = Source("b", 0)
-    assert await race(Source("a", 0), unasked, delay=1) == ["a", "a"]
-    assert not unasked.closed
+    unasked = Runner("b", 0)
+    assert await race(Runner("a", 0), unasked, delay=1) == ("a", [])
+    assert not unasked.started
     with pytest.raises(LookupError):
-        await race(Source("a", 0, fails=True), unasked, delay=1)
-    assert not unasked.closed
+        await race(Runner("a", 0, fails=True), unasked, delay=1)
+    assert not unasked.started
 
 
 async def test_both_fail() -> None:
     with pytest.raises(LookupError, match="a"):
-        await race(Source("a", 0.06, fails=True), Source("b", 0, fails=True))
+        await race(Runner("a", 0.06, fails=True), Runner("b", 0, fails=True))
 
 
 async def test_a_client_that_leaves_takes_both_along() -> None:
-    one, two = Source("a", 5), Source("b", 5)
+    one, two = Runner("a", 5), Runner("b", 5)
     task = asyncio.create_task(race(one, two))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert one.closed
-    assert two.closed
+    assert one.ended
+    assert two.ended

@@ -8,62 +8,65 @@ from freehold.errors import TooSlow
 from freehold.gateway.watch import Watch
 from freehold.store.snapshot import Deadlines
 
-SHORT = Deadlines(headers=0.05, first_token=0.1, token=0.05, total=1.0)
+SHORT = Deadlines(headers=10, first_token=20, token=5, total=100)
 
 
-def watch(limits: Deadlines = SHORT, total: float = 1.0) -> Watch:
-    return Watch(limits, asyncio.get_running_loop().time() + total)
+class Wait:
+    """A connection, as far as a watch knows it."""
+
+    def __init__(self, *, waits: bool = True, headed: bool = False) -> None:
+        self.waits, self.headed = waits, headed
+        self.error: TooSlow | None = None
+
+    def fail(self, error: Exception) -> None:
+        assert isinstance(error, TooSlow)
+        self.error = error
 
 
-def late(caught: pytest.ExceptionInfo[TooSlow]) -> object:
-    return caught.value.details["deadline"]
+def watch(wait: Wait, total: float = 100) -> Watch:
+    found = Watch(SHORT, asyncio.get_running_loop().time() + total)
+    found.on = wait
+    return found
+
+
+def passed(found: Watch, wait: Wait, seconds: float) -> object:
+    """Return which deadline has passed after so many seconds from now, if any."""
+    wait.error = None
+    found.ring(asyncio.get_running_loop().time() + seconds)
+    return wait.error.details["deadline"] if wait.error is not None else None
 
 
 async def test_each_stage_has_its_deadline() -> None:
-    found = watch()
-    with pytest.raises(TooSlow) as caught:
-        await found.wait(asyncio.sleep(5))
-    assert late(caught) == "headers"
-    found = watch()
+    wait = Wait()
+    found = watch(wait)
+    assert [passed(found, wait, seconds) for seconds in (9, 11)] == [None, "headers"]
     found.streaming()
-    with pytest.raises(TooSlow) as caught:
-        await found.wait(asyncio.sleep(5))
-    assert late(caught) == "first_token"
+    assert [passed(found, wait, seconds) for seconds in (11, 19, 21)] == [None, None, "first_token"]
     found.progressed()
-    with pytest.raises(TooSlow) as caught:
-        await watch(total=0.02).wait(asyncio.sleep(5))
-    assert late(caught) == "total"
+    assert [passed(found, wait, seconds) for seconds in (4, 6)] == [None, "token"]
+    found.closing()
+    assert [passed(found, wait, seconds) for seconds in (1, 3)] == [None, "token"]
 
 
-async def test_progress_moves_the_deadline_and_a_slow_client_costs_nothing() -> None:
-    found = watch()
-    found.streaming()
-    for _ in range(5):
-        assert await found.wait(asyncio.sleep(0.02, "a token")) == "a token"
-        found.progressed()
-    await asyncio.sleep(0.1)  # the client is slow, the engine is not
+@pytest.mark.parametrize("stage", ["headers", "streaming", "progressed"])
+async def test_nothing_outlasts_the_whole(stage: str) -> None:
+    wait = Wait()
+    found = watch(wait, total=3)
+    if stage != "headers":
+        getattr(found, stage)()
+    assert [passed(found, wait, seconds) for seconds in (2, 4)] == [None, "total"]
+
+
+async def test_a_document_that_has_begun_in_time_gets_time_for_its_rest() -> None:
+    wait = Wait(headed=True)
+    found = watch(wait)
+    assert [passed(found, wait, seconds) for seconds in (11, 15, 17)] == [None, None, "token"]
+
+
+async def test_a_slow_client_costs_nothing() -> None:
+    wait = Wait(waits=False)
+    found = watch(wait)
     found.progressed()
-    assert await found.wait(asyncio.sleep(0.01, "more")) == "more"
-    with pytest.raises(TooSlow) as caught:
-        await found.wait(asyncio.sleep(5))
-    assert late(caught) == "token"
-    found.close()
-
-
-async def test_a_cancelled_request_is_no_deadline() -> None:
-    task = asyncio.create_task(watch().wait(asyncio.sleep(5)))
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def test_errors_and_results_pass() -> None:
-    async def failing() -> None:
-        raise LookupError
-
-    found = watch()
-    with pytest.raises(LookupError):
-        await found.wait(failing())
-    found.close()
-    await asyncio.sleep(0.1)  # and nothing fires later
+    assert passed(found, wait, 50) is None
+    wait.waits = True
+    assert passed(found, wait, 50) == "token"

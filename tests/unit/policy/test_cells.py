@@ -49,7 +49,10 @@ class Gateway:
         entry = Entry(id=f"{self.journal.stem}-{self.requests}", at=self.now, action="x")
         entry.principal, entry.key = ANN.name, ANN.key
         size = Size(prompt=0, answer=tokens)
-        return stack.enter_context(self.budgets.reserve(ANN, size, entry, ROUTE, self.limits))
+        made = self.budgets.reserve(ANN, size, entry, ROUTE, self.limits)
+        spared = (None, asyncio.CancelledError)
+        stack.push(lambda kind, *_: self.budgets.close(made, failed=kind not in spared))
+        return made
 
     def serve(self, tokens: int, used: int | None = None) -> Entry:
         with ExitStack() as stack:
@@ -68,7 +71,7 @@ class Gateway:
         return self.journal.stat().st_size
 
     def settle(self, entry: Entry) -> None:
-        self.budgets.settle(entry, self.journal.name, self.record(entry))
+        self.budgets.settle([(entry, self.journal.name, self.record(entry))])
 
     def die(self) -> None:
         self.cells.close()
@@ -292,7 +295,7 @@ def test_what_could_not_be_recorded_counts_all_the_same(gateways: Callable[..., 
     with ExitStack() as stack:
         made = one.reserve(90, stack)
         one.answered(made.entry, 70)
-    one.budgets.settle(made.entry, "", 0)
+    one.budgets.settle([(made.entry, "", 0)])
     with pytest.raises(OverQuota):
         one.serve(31)
     one.serve(30)

@@ -19,7 +19,7 @@ from freehold.record.families import (
     REVISION,
     SERVER_DURATION,
 )
-from freehold.record.measure import measure
+from freehold.record.measure import Measures
 from freehold.record.meter import Meter, Sample, gather
 
 
@@ -48,7 +48,7 @@ def _value(directory: Path, name: str, **labels: str) -> float | None:
 
 def test_a_request_is_counted_once_everywhere(tmp_path: Path) -> None:
     meter = Meter(tmp_path)
-    measure(meter, _entry(), commit=0.004)
+    Measures(meter).count(_entry(), commit=0.004)
     model = {
         "gen_ai_operation_name": "chat", "gen_ai_provider_name": "freehold",
         "gen_ai_request_model": "auto", "gen_ai_response_model": "smollm2",
@@ -78,7 +78,7 @@ def test_a_request_is_counted_once_everywhere(tmp_path: Path) -> None:
 def test_what_did_not_come_whole_has_no_pace(tmp_path: Path, outcome: str) -> None:
     meter = Meter(tmp_path)
     error = "unavailable.engine_lost" if outcome == "failed" else None
-    measure(meter, _entry(outcome=outcome, status=503, error=error), commit=0.001)
+    Measures(meter).count(_entry(outcome=outcome, status=503, error=error), commit=0.001)
     found = _samples(tmp_path)
     assert not [name for name, _ in found if "token_seconds" in name]
     kinds = [dict(labels).get("error_type") for name, labels in found if name == SERVER_COUNT]
@@ -91,10 +91,12 @@ SERVER_COUNT = "gen_ai_server_request_duration_seconds_count"
 
 def test_tokens_count_where_an_engine_worked(tmp_path: Path) -> None:
     meter = Meter(tmp_path)
-    measure(meter, _entry(outcome="failed", status=503, first_token_ms=None), commit=0.001)
+    Measures(meter).count(_entry(outcome="failed", status=503, first_token_ms=None), commit=0.001)
     assert not [name for name, _ in _samples(tmp_path) if "token" in name]
-    measure(meter, _entry(outcome="failed", status=503), commit=0.001)
-    measure(meter, _entry(outcome="cancelled", status=499, first_token_ms=None), commit=0.001)
+    Measures(meter).count(_entry(outcome="failed", status=503), commit=0.001)
+    Measures(meter).count(
+        _entry(outcome="cancelled", status=499, first_token_ms=None), commit=0.001
+    )
     assert _value(tmp_path, "freehold_tokens_total", deployment="smol", type="output") == 10
     meter.close()
 
@@ -103,7 +105,7 @@ def test_names_of_nothing_and_of_people_make_no_series(tmp_path: Path) -> None:
     meter = Meter(tmp_path)
     refusal = {"outcome": "refused", "status": 404, "deployment": None, "model": None}
     for number in range(50):
-        measure(meter, _entry(requested=f"nonsense-{number}", **refusal), commit=0.001)
+        Measures(meter).count(_entry(requested=f"nonsense-{number}", **refusal), commit=0.001)
     text = render(gather(tmp_path), TEXT).decode()
     assert "nonsense" not in text
     assert "alice" not in text

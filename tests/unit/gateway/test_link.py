@@ -1,0 +1,243 @@
+"""A connection to an engine, against servers that say anything."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from freehold.errors import EngineLost, TooSlow
+from freehold.gateway.alarm import Alarms
+from freehold.gateway.link import HIGH_WATER, LONGEST_HEAD, Link, Lost
+from freehold.gateway.links import Links
+from freehold.gateway.upstream import Upstream
+from freehold.gateway.watch import Watch
+from freehold.gateway.wire import chat
+from freehold.store.snapshot import Deadlines, Target
+
+OK = b"HTTP/1.1 200 OK\r\n"
+REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+CALL = chat.read(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(speak: Speak) -> AsyncIterator[int]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await speak(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def saying(*answers: bytes, pause: float = 0.0) -> Speak:
+    """Return a server that answers every request with all of these, then closes."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        for each in answers:
+            writer.write(each)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return speak
+
+
+async def connect(port: int) -> Link:
+    loop = asyncio.get_running_loop()
+    _, link = await loop.create_connection(lambda: Link(loop), "127.0.0.1", port)
+    return link
+
+
+async def whole(speak: Speak) -> bytes:
+    async with serving(speak) as port:
+        link = await connect(port)
+        try:
+            await link.ask(REQUEST, whole=True)
+            return await link.read() or b""
+        finally:
+            link.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [OK + b"content-length: 5\r\n\r\nhello"],
+        [OK + b"content-length: 5\r\n\r\n", b"he", b"llo"],
+        [OK + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n", b"3\r\nllo\r\n0\r\n\r\n"],
+        [OK + b"\r\nhel", b"lo"],
+        [b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", OK + b"content-length: 5\r\n\r\nhello"],
+        [b"HTTP/1.0 200 OK\r\n\r\nhello"],
+    ],
+)
+async def test_a_whole_answer(answer: list[bytes]) -> None:
+    assert await whole(saying(*answer, pause=0.01)) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [b""],
+        [b"HTTP/1.1 200"],
+        [OK + b"content-length: 9\r\n\r\nhello"],
+        [OK + b"transfer-encoding: chunked\r\n\r\n9\r\nhello"],
+        [OK + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello"],
+        [OK + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\nhello"],
+        [OK + b"content-length: -5\r\n\r\nhello"],
+        [b"SSH-2.0-OpenSSH_9\r\n"],
+        [b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nhello"],
+        [OK + b"x: " + b"y" * (LONGEST_HEAD + 1), b"\r\n\r\n"],
+    ],
+)
+async def test_what_is_no_whole_answer_is_an_error(answer: list[bytes]) -> None:
+    with pytest.raises(Lost):
+        await whole(saying(*answer, pause=0.01))
+
+
+async def test_a_second_answer_is_never_taken_for_that_of_the_next_request() -> None:
+    twice = OK + b"content-length: 1\r\n\r\na" + OK + b"content-length: 1\r\n\r\nb"
+    for answer in ([twice], [OK + b"content-length: 1\r\n\r\na", b"HTTP"]):
+        async with serving(saying(*answer, pause=0.02)) as port:
+            link = await connect(port)
+            await link.ask(REQUEST, whole=True)
+            assert await link.read() == b"a"
+            await asyncio.sleep(0.03)
+            assert not link.usable
+
+
+async def test_a_complaint_without_an_end_does_not_hold_us() -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 500 No\r\n\r\n")
+        while True:
+            writer.write(b"x" * 1024)
+            await writer.drain()
+
+    async with serving(speak) as port:
+        link = await connect(port)
+        await asyncio.wait_for(link.ask(REQUEST, whole=True), 5)
+        assert link.status == 500
+        assert (await link.read() or b"").startswith(b"xxx")
+        link.close()
+
+
+async def test_a_slow_reader_slows_the_engine() -> None:
+    sent = 0
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(OK + b"\r\n")
+        for _ in range(2000):
+            writer.write(b"x" * (1 << 16))
+            await writer.drain()
+            sent += 1 << 16
+
+    async with serving(speak) as port:
+        link = await connect(port)
+        await link.ask(REQUEST, whole=False)
+        await asyncio.sleep(0.5)
+        assert sent < 100 * HIGH_WATER  # what the kernel holds, and no more
+        received = 0
+        while (data := await link.read()) is not None:
+            received += len(data)
+        assert received == 2000 << 16
+
+
+def target(port: int, key: str | None = None) -> Target:
+    url = f"http://127.0.0.1:{port}/v1"
+    return Target(replica="r", url=url, key=key, model="m", streams_only=False)
+
+
+def watch(**limits: float) -> Watch:
+    found = Deadlines(**limits)
+    return Watch(found, asyncio.get_running_loop().time() + found.total)
+
+
+async def ask(upstream: Upstream, port: int, **limits: float) -> bytes:
+    return await upstream.document(CALL, target(port), watch(**limits), [])
+
+
+async def _request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+async def test_connections_are_kept_and_a_stale_one_costs_nothing() -> None:
+    connections = 0
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for _ in range(2):
+            request = await _request(reader)
+            assert request.startswith(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:")
+            writer.write(OK + b"content-length: 2\r\n\r\n{}")
+        if connections == 1:
+            await _request(reader)  # and closed in the very moment it is used again
+
+    async with serving(speak) as port:
+        upstream = Upstream(Links(), Alarms())
+        for _ in range(2):
+            assert await ask(upstream, port) == b"{}"
+        assert connections == 1
+        assert await ask(upstream, port) == b"{}"
+        assert connections == 2
+        upstream.close()
+
+
+async def test_whoever_gives_up_closes_the_connection_at_once() -> None:
+    gone = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        await reader.read()
+        gone.set()
+
+    async with serving(speak) as port:
+        upstream = Upstream(Links(), Alarms())
+        task = asyncio.create_task(ask(upstream, port))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(gone.wait(), 1)
+        with pytest.raises(TooSlow) as caught:
+            await ask(upstream, port, headers=0.05)
+        assert caught.value.details["deadline"] == "headers"
+
+
+async def test_nobody_there() -> None:
+    async with serving(saying(b"")) as port:
+        pass
+    with pytest.raises(EngineLost):
+        await ask(Upstream(Links(), Alarms()), port)
+
+
+@pytest.mark.parametrize("key", ["a\r\nx-evil: 1", "a b", "\N{SNOWMAN}"])
+async def test_a_key_cannot_write_headers(key: str) -> None:
+    with pytest.raises(EngineLost, match="no header may"):
+        await Upstream(Links(), Alarms()).document(CALL, target(9, key), watch(), [])
+
+
+async def test_a_url_cannot_write_a_request() -> None:
+    found = Target(
+        replica="r", url="http://h:1/v1 HTTP/1.1\r\nx: y", key=None, model="m", streams_only=False
+    )
+    with pytest.raises(EngineLost, match="URL"):
+        await Upstream(Links(), Alarms()).document(CALL, found, watch(), [])
