@@ -96,5 +96,5 @@ def test_what_is_remembered_of_callers_is_bounded() -> None:
     for number in range(3 * MOST_KNOWN):
         with suppress(Unauthenticated):
             callers.who(grants, f"Bearer {number}", 0)
-        callers.who(grants, "Bearer" + " " * (number % 200) + text, 0)
+        callers.who(grants, "Bearer " + " " * (number % 150) + text, 0)
     assert len(callers._known) <= MOST_KNOWN + 1
