@@ -1,6 +1,6 @@
 """The journal: an append-only file a process, durable before the caller goes on.
 
-Group commit: while one fsync runs, further entries gather and share the next one, so the cost of
+Group commit: while one sync runs, further entries gather and share the next one, so the cost of
 durability is one disk write for many requests and hides behind generation. This is the seam where
 the tamper-evident log will chain entries: everything written passes through ``Journal.append``.
 """
@@ -8,8 +8,6 @@ the tamper-evident log will chain entries: everything written passes through ``J
 import asyncio
 import errno
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,14 +15,17 @@ from pathlib import Path
 
 from freehold.errors import Unavailable
 from freehold.record.entry import Entry
+from freehold.record.sync import Sync, ThreadSync, open_sync
 
 Told = Callable[[Sequence[tuple[Entry, str, int]]], None]
 """Called on the loop, in the order of the file, before those who wait go on: with each entry, the
 file's name and where its line ends there, or ``""`` and 0 when it could not be written."""
 
+_Line = tuple[bytes, asyncio.Future[None], Entry | None]
+
 
 class Journal:
-    """Appends lines for one process; one background thread writes and syncs them.
+    """Appends lines for one process.
 
     Files are ``DIRECTORY/WRITER-MILLISECONDS.jsonl``. A process never appends to another's file:
     a line torn by a kill stays the last of a file nobody writes to, and readers skip it.
@@ -38,7 +39,8 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._told = told
         self._waiting: list[_Line] = []
-        self._batches: queue.SimpleQueue[list[_Line]] = queue.SimpleQueue()
+        self._written: list[_Line] = []
+        self._busy = False
         self._closing = False
         self._descriptor = -1
         self._name = ""
@@ -46,8 +48,7 @@ class Journal:
         self._stamp = 0
         self._loop = asyncio.get_running_loop()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        self._sync: Sync = open_sync(self._synced)
 
     def append(self, line: bytes, entry: Entry | None = None) -> asyncio.Future[None]:
         """Queue a line; the future is done when it is on disk, or failed with ``Unavailable``.
@@ -56,56 +57,108 @@ class Journal:
         """
         future: asyncio.Future[None] = self._loop.create_future()
         if self._closing:
-            self._settle([(line, future, entry)], "", 0, _unavailable("the journal is closed"))
+            self._settle([(line, future, entry)], _unavailable("the journal is closed"))
             return future
-        if not self._waiting:  # what else comes in this turn of the loop goes along
-            self._loop.call_soon(self._hand_over)
         self._waiting.append((line, future, entry))
+        if not self._busy:  # what else comes in this turn of the loop goes along
+            self._busy = True
+            self._loop.call_soon(self._write)
         return future
 
     def close(self) -> None:
-        """Write what is queued and stop the thread."""
+        """Write what is queued, and let go of the file."""
         self._closing = True
-        self._hand_over()
-        self._batches.put([])
-        self._thread.join()
+        self._sync.close()
+        if self._written or self._waiting:
+            self._write_now()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _hand_over(self) -> None:
-        if self._waiting:
-            batch, self._waiting = self._waiting, []
-            self._batches.put(batch)
-
-    def _run(self) -> None:
-        going_on = True
-        while going_on:
-            batch = self._batches.get()
-            going_on = bool(batch)
-            with suppress(queue.Empty):
-                while going_on:
-                    more = self._batches.get_nowait()
-                    going_on = bool(more)
-                    batch += more
-            if batch:
-                data = b"".join([line for line, _, _ in batch])
-                failure = self._commit(data)
-                begin = self._length - len(data)
-                self._loop.call_soon_threadsafe(self._settle, batch, self._name, begin, failure)
-
-    def _commit(self, data: bytes) -> Unavailable | None:
+    def _write(self) -> None:
+        """Write what waits, and begin to make it durable; ``_synced`` goes on from there."""
+        self._busy = bool(self._waiting)
+        if not self._waiting or self._closing:
+            return
+        if self._descriptor < 0 or self._length >= self._segment_bytes:
+            # New files take their time, and streams that run shall not wait for that.
+            opening = self._loop.run_in_executor(None, self._open_segment)
+            opening.add_done_callback(self._opened)
+            return
+        self._written, self._waiting = self._waiting, []
         try:
-            if self._descriptor < 0 or self._length >= self._segment_bytes:
+            _write_all(self._descriptor, b"".join([line for line, _, _ in self._written]))
+            self._begin()
+        except OSError as error:
+            self._over(error.errno or -1)
+
+    def _begin(self) -> None:
+        try:
+            self._sync.begin(self._descriptor)
+        except OSError:
+            self._sync.close()
+            self._sync = ThreadSync(self._synced)  # the kernel cannot do it for this file system
+            self._sync.begin(self._descriptor)
+
+    def _opened(self, opening: "asyncio.Future[None]") -> None:
+        if opening.cancelled() or self._closing:
+            return
+        error = opening.exception()
+        if error is None:
+            self._write()
+        else:
+            self._written, self._waiting = self._waiting, []
+            self._over(error.errno or -1 if isinstance(error, OSError) else -1)
+
+    def _synced(self, number: int) -> None:
+        if not self._closing:
+            self._over(number)
+
+    def _over(self, number: int) -> None:
+        """Tell those whose lines are durable, or could not be written; then do the next."""
+        self._end(number)
+        if self._waiting:
+            self._write()
+        else:
+            self._busy = False
+
+    def _write_now(self) -> None:
+        """Write and sync here, where nothing else is to be done any more."""
+        number = 0
+        try:
+            if self._descriptor < 0:
                 self._open_segment()
-            _write_all(self._descriptor, data)
+            _write_all(self._descriptor, b"".join([line for line, _, _ in self._waiting]))
             os.fdatasync(self._descriptor)
         except OSError as error:
+            number = error.errno or -1
+        self._written, self._waiting = self._written + self._waiting, []
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        batch, self._written = self._written, []
+        if number:
             self._leave_segment()
-            reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
-            return _unavailable(f"the record cannot be written: {reason}")
-        self._length += len(data)
-        return None
+            reason = "the disk is full" if number == errno.ENOSPC else os.strerror(number)
+            self._settle(batch, _unavailable(f"the record cannot be written: {reason}"))
+        else:
+            self._settle(batch, None)
+
+    def _settle(self, batch: list[_Line], failure: Unavailable | None) -> None:
+        told: list[tuple[Entry, str, int]] = []
+        for line, _, entry in batch:
+            if failure is None:
+                self._length += len(line)
+            if entry is not None:
+                told.append((entry, "", 0) if failure else (entry, self._name, self._length))
+        self._told(told)
+        for _, future, _ in batch:
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(None)
+            else:
+                future.set_exception(failure)
 
     def _open_segment(self) -> None:
         if self._descriptor >= 0:
@@ -114,9 +167,10 @@ class Journal:
         # Later than the one before also when the clock was set back, or is not that fine.
         self._stamp = max(self._stamp + 1, time.time_ns() // 1_000_000)
         path = self._directory / f"{self._writer}-{self._stamp}.jsonl"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._name = path.name
         self._length = 0
+        self._descriptor = descriptor
         parent = os.open(self._directory, os.O_RDONLY)
         try:
             os.fsync(parent)
@@ -139,31 +193,11 @@ class Journal:
             with suppress(OSError):
                 (self._directory / self._name).unlink()
 
-    def _settle(
-        self, batch: "list[_Line]", name: str, end: int, failure: Unavailable | None
-    ) -> None:
-        written: list[tuple[Entry, str, int]] = []
-        for line, _, entry in batch:
-            end += len(line)
-            if entry is not None:
-                written.append((entry, "", 0) if failure is not None else (entry, name, end))
-        self._told(written)
-        for _, future, _ in batch:
-            if future.done():
-                continue
-            if failure is None:
-                future.set_result(None)
-            else:
-                future.set_exception(failure)
-
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-_Line = tuple[bytes, asyncio.Future[None], Entry | None]
 
 
 def _unavailable(text: str) -> Unavailable:
