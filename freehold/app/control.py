@@ -23,12 +23,14 @@ from freehold.control.limits import Limits
 from freehold.control.publish import Publisher
 from freehold.control.spending import Spending
 from freehold.errors import FreeholdError
+from freehold.gateway import cors
 from freehold.gateway.admin.application import application
 from freehold.gateway.admin.report import report
 from freehold.gateway.alarm import Alarms
 from freehold.gateway.clients import open_client
 from freehold.gateway.door import Door
 from freehold.gateway.log import Log, configure_logging
+from freehold.gateway.peers import networks
 from freehold.gateway.recorded import Books
 from freehold.gateway.server import Ending, listen, serve
 from freehold.gateway.telemetry import Telemetry
@@ -113,7 +115,8 @@ def _telemetry(home: Home, settings: Settings, collector: Collector | None) -> T
 
 def _check(server: Server) -> None:
     check_exposure(server)
-    Door(server, Alarms())
+    networks(server.trusted_proxies)
+    cors.check_origins(server.cors_origins)
 
 
 def _restart_gateways(control: Control) -> None:
@@ -192,7 +195,7 @@ async def _serve(
     pepper = read_pepper(control.home.pepper)
     closing = asyncio.Event()
     own = Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit)
-    door = Door(own, Alarms())
+    door = Door(own, Alarms(asyncio.get_running_loop()))
     ending = Ending(closing, asyncio.Event())
     served = application(control, pepper, books, door)
     server = asyncio.create_task(serve(served, listener, door, ending))

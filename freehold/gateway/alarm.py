@@ -20,9 +20,10 @@ class Alarm(Protocol):
 
 
 class Alarms:
-    """One an event loop. An alarm that is set hears the time every ``BEAT`` seconds."""
+    """One for an event loop. An alarm that is set hears the time every ``BEAT`` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._alarms: set[Alarm] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -30,7 +31,18 @@ class Alarms:
         """Begin to tell an alarm the time."""
         self._alarms.add(alarm)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(BEAT, self._ring)
+            self._timer = self.loop.call_later(BEAT, self._ring)
+
+    @property
+    def now(self) -> float:
+        """The loop's time, in seconds."""
+        return self.loop.time()
+
+    def task(self) -> "asyncio.Task[object]":
+        """Return the task that runs now."""
+        task = asyncio.current_task(self.loop)
+        assert task is not None
+        return task
 
     def clear(self, alarm: Alarm) -> None:
         """Tell it no more."""
@@ -40,9 +52,8 @@ class Alarms:
         self._timer = None
         if not self._alarms:
             return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(BEAT, self._ring)
-        now = loop.time()
+        self._timer = self.loop.call_later(BEAT, self._ring)
+        now = self.loop.time()
         for alarm in tuple(self._alarms):
             alarm.ring(now)
 
@@ -51,15 +62,14 @@ class Deadline:
     """Ends a block of the present task with ``TimeoutError`` once it takes too long."""
 
     def __init__(self, alarms: Alarms, seconds: float) -> None:
-        self.due = asyncio.get_running_loop().time() + seconds
+        self.due = alarms.loop.time() + seconds
         self._alarms = alarms
         self._rang = False
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
 
     def __enter__(self) -> "Deadline":
-        self._task = asyncio.current_task()
-        assert self._task is not None
+        self._task = self._alarms.task()
         self._cancelling = self._task.cancelling()
         self._alarms.set(self)
         return self

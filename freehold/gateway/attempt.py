@@ -41,7 +41,7 @@ class Attempt:
         call: Call,
         route: Route,
         target: Target,
-        end: float,
+        watch: Watch,
         *,
         seam: Seam | None = None,
         blank: bool = False,
@@ -50,7 +50,7 @@ class Attempt:
         self.target = target
         self.tally = Tally(call)
         self._call = call
-        self._watch = Watch(route.deadlines, end)
+        self._watch = watch
         self._seam = seam
         self._blank = blank or seam is not None
         self._unfinished = call.choices * call.prompts

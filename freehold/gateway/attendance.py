@@ -16,15 +16,13 @@ class Attendance:
     """
 
     def __init__(self, hang_up: Callable[[], Awaitable[None]], alarms: Alarms) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         self.left = False
-        self._task = task
+        self._task = alarms.task()
         self._over = False
         self._hang_up = hang_up
         self._alarms = alarms
         self._looking: asyncio.Future[None] | None = None
-        self._since = asyncio.get_running_loop().time()
+        self._since = alarms.now
         alarms.set(self)
 
     def leave(self) -> None:

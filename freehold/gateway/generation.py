@@ -24,7 +24,7 @@ from freehold.gateway.resume import Way, continuation, spent, way
 from freehold.gateway.seam import Mismatch, Seam, differs
 from freehold.gateway.transcript import Transcript, transcribe
 from freehold.gateway.turn import Report, Turn
-from freehold.gateway.watch import TOTAL, too_slow
+from freehold.gateway.watch import TOTAL, Watch, too_slow
 from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk, Reply
 from freehold.gateway.wire.usage import Tally
@@ -176,14 +176,15 @@ class Generation:
         return turn
 
     def _attempt(self, route: Route, target: Target) -> Attempt:
-        call, said, end = self._call, self._said, self._leads.end
+        call, said = self._call, self._said
+        watch = Watch(route.deadlines, self._leads.end, self._parts.alarms.loop)
         if said is None:
-            return Attempt(call, route, target, end, blank=self._blank is not None)
+            return Attempt(call, route, target, watch, blank=self._blank is not None)
         restart = self._way(target) == "restart"
         seam = Seam(said, skip=restart)
         if restart:
-            return Attempt(call, route, target, end, seam=seam)
-        attempt = Attempt(continuation(call, said, target), route, target, end, seam=seam)
+            return Attempt(call, route, target, watch, seam=seam)
+        attempt = Attempt(continuation(call, said, target), route, target, watch, seam=seam)
         attempt.tally.carried = said.tokens
         return attempt
 

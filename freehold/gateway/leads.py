@@ -31,7 +31,7 @@ class Leads:
     ) -> None:
         self._call = call
         self._parts = parts
-        self._loop = asyncio.get_running_loop()
+        self._loop = parts.alarms.loop
         self._choices: Sequence[Choice] | None = choices
         self.first = choices[0].route
         asked = seconds(exchange, "x-freehold-timeout")

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 from pyreqwest.client import Client
 
+from freehold.gateway.alarm import Alarms
 from freehold.gateway.allowance import Allowances
 from freehold.gateway.cache import Cache
 from freehold.gateway.dispatch import Dispatch
@@ -30,6 +31,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     circuits: Circuits
     client: Client
     upstream: Upstream
+    alarms: Alarms
     books: Books
     allowances: Allowances
     door: Door

@@ -20,8 +20,10 @@ class Turn:
         self.attempt = attempt
         self.piece: Piece = []
         self._upstream = parts.upstream
-        self._held = parts.dispatch.take(call, attempt.route.deployment, attempt.target)
-        self._span = parts.books.telemetry.ask(entry, attempt.route, attempt.target)
+        route, target = attempt.route, attempt.target
+        alone = len(route.targets) == 1
+        self._held = parts.dispatch.take(call, route.deployment, target, alone=alone)
+        self._span = parts.books.telemetry.ask(entry, route, target)
         self._over = False
         entry.attempts += 1
 

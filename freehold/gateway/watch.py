@@ -37,8 +37,8 @@ class Watch:
     begins after it has passed.
     """
 
-    def __init__(self, limits: Deadlines, end: float) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, limits: Deadlines, end: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.limits = limits
         self.on: Waited | None = None
         self._begun = self._loop.time()

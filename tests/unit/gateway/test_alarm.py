@@ -16,7 +16,7 @@ class Bell:
 
 
 async def test_an_alarm_hears_the_time_until_it_is_cleared() -> None:
-    alarms, bell, other = Alarms(), Bell(), Bell()
+    alarms, bell, other = Alarms(asyncio.get_running_loop()), Bell(), Bell()
     alarms.set(bell)
     alarms.set(other)
     await asyncio.sleep(3.5 * BEAT)
@@ -32,7 +32,7 @@ async def test_an_alarm_hears_the_time_until_it_is_cleared() -> None:
 
 
 async def test_a_block_that_takes_too_long_is_ended() -> None:
-    alarms = Alarms()
+    alarms = Alarms(asyncio.get_running_loop())
     with pytest.raises(TimeoutError), Deadline(alarms, 0.05):
         await asyncio.sleep(5)
     task = asyncio.current_task()
@@ -44,7 +44,7 @@ async def test_a_block_that_takes_too_long_is_ended() -> None:
 
 
 async def test_a_block_that_ends_in_time_is_left_alone() -> None:
-    alarms = Alarms()
+    alarms = Alarms(asyncio.get_running_loop())
     with pytest.raises(LookupError), Deadline(alarms, 0.01):
         raise LookupError
     await asyncio.sleep(3 * BEAT)
@@ -52,7 +52,7 @@ async def test_a_block_that_ends_in_time_is_left_alone() -> None:
 
 async def test_a_cancelled_task_is_no_deadline() -> None:
     async def work() -> None:
-        with Deadline(Alarms(), 5):
+        with Deadline(Alarms(asyncio.get_running_loop()), 5):
             await asyncio.sleep(5)
 
     task = asyncio.create_task(work())

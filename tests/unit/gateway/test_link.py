@@ -164,8 +164,8 @@ def target(port: int, key: str | None = None) -> Target:
 
 
 def watch(**limits: float) -> Watch:
-    found = Deadlines(**limits)
-    return Watch(found, asyncio.get_running_loop().time() + found.total)
+    found, loop = Deadlines(**limits), asyncio.get_running_loop()
+    return Watch(found, loop.time() + found.total, loop)
 
 
 async def ask(upstream: Upstream, port: int, **limits: float) -> bytes:
@@ -192,7 +192,7 @@ async def test_connections_are_kept_and_a_stale_one_costs_nothing() -> None:
             await _request(reader)  # and closed in the very moment it is used again
 
     async with serving(speak) as port:
-        upstream = Upstream(Links(), Alarms())
+        upstream = Upstream(Links(), Alarms(asyncio.get_running_loop()))
         for _ in range(2):
             assert await ask(upstream, port) == b"{}"
         assert connections == 1
@@ -210,7 +210,7 @@ async def test_whoever_gives_up_closes_the_connection_at_once() -> None:
         gone.set()
 
     async with serving(speak) as port:
-        upstream = Upstream(Links(), Alarms())
+        upstream = Upstream(Links(), Alarms(asyncio.get_running_loop()))
         task = asyncio.create_task(ask(upstream, port))
         await asyncio.sleep(0.05)
         task.cancel()
@@ -226,13 +226,15 @@ async def test_nobody_there() -> None:
     async with serving(saying(b"")) as port:
         pass
     with pytest.raises(EngineLost):
-        await ask(Upstream(Links(), Alarms()), port)
+        await ask(Upstream(Links(), Alarms(asyncio.get_running_loop())), port)
 
 
 @pytest.mark.parametrize("key", ["a\r\nx-evil: 1", "a b", "\N{SNOWMAN}"])
 async def test_a_key_cannot_write_headers(key: str) -> None:
     with pytest.raises(EngineLost, match="no header may"):
-        await Upstream(Links(), Alarms()).document(CALL, target(9, key), watch(), [])
+        await Upstream(Links(), Alarms(asyncio.get_running_loop())).document(
+            CALL, target(9, key), watch(), []
+        )
 
 
 async def test_a_url_cannot_write_a_request() -> None:
@@ -240,4 +242,6 @@ async def test_a_url_cannot_write_a_request() -> None:
         replica="r", url="http://h:1/v1 HTTP/1.1\r\nx: y", key=None, model="m", streams_only=False
     )
     with pytest.raises(EngineLost, match="URL"):
-        await Upstream(Links(), Alarms()).document(CALL, found, watch(), [])
+        await Upstream(Links(), Alarms(asyncio.get_running_loop())).document(
+            CALL, found, watch(), []
+        )

@@ -24,7 +24,7 @@ class Wait:
 
 
 def watch(wait: Wait, total: float = 100) -> Watch:
-    found = Watch(SHORT, asyncio.get_running_loop().time() + total)
+    found = Watch(SHORT, asyncio.get_running_loop().time() + total, asyncio.get_running_loop())
     found.on = wait
     return found
 
