@@ -168,6 +168,10 @@ def watch(**limits: float) -> Watch:
     return Watch(found, loop.time() + found.total, loop)
 
 
+def fresh() -> Upstream:
+    return Upstream(Links(), Alarms(asyncio.get_running_loop()))
+
+
 async def ask(upstream: Upstream, port: int, **limits: float) -> bytes:
     return await upstream.document(CALL, target(port), watch(**limits), [])
 
@@ -192,7 +196,7 @@ async def test_connections_are_kept_and_a_stale_one_costs_nothing() -> None:
             await _request(reader)  # and closed in the very moment it is used again
 
     async with serving(speak) as port:
-        upstream = Upstream(Links(), Alarms(asyncio.get_running_loop()))
+        upstream = fresh()
         for _ in range(2):
             assert await ask(upstream, port) == b"{}"
         assert connections == 1
@@ -210,7 +214,7 @@ async def test_whoever_gives_up_closes_the_connection_at_once() -> None:
         gone.set()
 
     async with serving(speak) as port:
-        upstream = Upstream(Links(), Alarms(asyncio.get_running_loop()))
+        upstream = fresh()
         task = asyncio.create_task(ask(upstream, port))
         await asyncio.sleep(0.05)
         task.cancel()
@@ -232,9 +236,7 @@ async def test_nobody_there() -> None:
 @pytest.mark.parametrize("key", ["a\r\nx-evil: 1", "a b", "\N{SNOWMAN}"])
 async def test_a_key_cannot_write_headers(key: str) -> None:
     with pytest.raises(EngineLost, match="no header may"):
-        await Upstream(Links(), Alarms(asyncio.get_running_loop())).document(
-            CALL, target(9, key), watch(), []
-        )
+        await fresh().document(CALL, target(9, key), watch(), [])
 
 
 async def test_a_url_cannot_write_a_request() -> None:
@@ -242,6 +244,4 @@ async def test_a_url_cannot_write_a_request() -> None:
         replica="r", url="http://h:1/v1 HTTP/1.1\r\nx: y", key=None, model="m", streams_only=False
     )
     with pytest.raises(EngineLost, match="URL"):
-        await Upstream(Links(), Alarms(asyncio.get_running_loop())).document(
-            CALL, found, watch(), []
-        )
+        await fresh().document(CALL, found, watch(), [])
