@@ -17,6 +17,9 @@ from freehold.errors import Unavailable
 from freehold.record.entry import Entry
 from freehold.record.sync import Sync, ThreadSync, open_sync
 
+GATHER = 0.001
+"""Seconds in which lines gather for the next sync, where one was shared: syncs cost a core too."""
+
 Told = Callable[[Sequence[tuple[Entry, str, int]]], None]
 """Called on the loop, in the order of the file, before those who wait go on: with each entry, the
 file's name and where its line ends there, or ``""`` and 0 when it could not be written."""
@@ -116,11 +119,14 @@ class Journal:
 
     def _over(self, number: int) -> None:
         """Tell those whose lines are durable, or could not be written; then do the next."""
+        alone = len(self._written) == 1
         self._end(number)
-        if self._waiting:
+        if not self._waiting:
+            self._busy = False
+        elif alone:
             self._write()
         else:
-            self._busy = False
+            self._loop.call_later(GATHER, self._write)
 
     def _write_now(self) -> None:
         """Write and sync here, where nothing else is to be done any more."""
