@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 import uvloop
+from httptools import HttpRequestParser
 
 from bench.stage import WORK, answers, free_port, other_cores
 from tests.house import eventually
@@ -91,7 +92,8 @@ class _Stream(asyncio.Protocol):
 
     def __init__(self, open_streams: set["_Stream"]) -> None:
         self._open = open_streams
-        self._received = b""
+        self._parser = HttpRequestParser(self)
+        self._body = b""
         self._next = 0
         self._frames = 0
 
@@ -102,22 +104,20 @@ class _Stream(asyncio.Protocol):
         self._open.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, found, body = self._received.partition(b"\r\n\r\n")
-        if head.startswith(b"GET"):
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if not self._body:  # somebody asks whether we are there
             self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
             self._transport.close()
-        elif found:
-            length = next(
-                int(line.split(b":")[1])
-                for line in head.lower().split(b"\r\n")
-                if line.startswith(b"content-length:")
-            )
-            if len(body) >= length:
-                self._frames = json.loads(body).get("max_tokens", 100)
-                self._transport.write(HEAD)
-                self.tick()
-                self._open.add(self)
+            return
+        self._frames = json.loads(self._body).get("max_tokens", 100)
+        self._transport.write(HEAD)
+        self.tick()
+        self._open.add(self)
 
     def tick(self) -> None:
         """Send the next frame, or the end."""
