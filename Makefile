@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 UP_ARGS ?=
 
-.PHONY: run help test check bench clients format docs lock clean
+.PHONY: run help test check bench clients open-webui format docs lock clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/freehold up $(UP_ARGS)
@@ -39,6 +39,10 @@ bench: $(VENV)/.dev
 # Programs of others against a running Freehold; needs npm, and a network once.
 clients: $(VENV)/.dev
 	$(BIN)/python -m tests.clients.run
+
+# The same for Open WebUI in a real browser; needs Chromium with its driver, and 3 GB.
+open-webui: $(VENV)/.dev
+	$(BIN)/python -m tests.clients.open_webui
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -67,12 +67,9 @@ class Dispatch:
         standings = [self._standing(target, links) for target in targets]
         return rank(call.prompt, standings, self._is_open)
 
-    def take(self, call: Call, deployment: str, target: Target, *, alone: bool = False) -> "Held":
-        """Count the call as the replica's until what is returned ends.
-
-        What a replica that is ``alone`` has read need not be known: there is no choice.
-        """
-        links, cache = () if alone else self._links(call), Cache(self._marks, target)
+    def take(self, call: Call, deployment: str, target: Target) -> "Held":
+        """Count the call as the replica's until what is returned ends."""
+        links, cache = self._links(call), Cache(self._marks, target)
         known, reading = _read(links, cache)
         cache.begin(links)
         answer = 0.0

@@ -5,6 +5,7 @@ whoever gives up in the middle closes the connection, which tells the engine at 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -12,6 +13,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 HIGH_WATER = 1 << 18
 """Bytes that wait for a slow client before the engine is read no further."""
 LONGEST_HEAD = 1 << 16
+LINGER = 1.0
+"""Seconds an engine has to end an answer that has said it is over."""
 LONGEST_ANSWER = 1 << 29
 """Bytes of a whole answer."""
 
@@ -38,6 +41,8 @@ class Link(asyncio.Protocol):
         self._heads = 0
         self._collects = False
         self._error: Exception | None = None
+        self._ended: Callable[[], None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._sized = False
         self.headed = False
         self.over = True
@@ -49,7 +54,7 @@ class Link(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another request may go out: the last one is over, and both ends stay."""
-        return self.over and self._error is None and self._transport is not None
+        return self.over and self.lives
 
     async def ask(self, request: bytes, *, whole: bool) -> None:
         """Send a request; returns when the head of its answer is here, or all of it."""
@@ -81,8 +86,20 @@ class Link(asyncio.Protocol):
         """Whether somebody waits for the engine."""
         return self._waiter is not None
 
+    @property
+    def lives(self) -> bool:
+        """Whether both ends stay, also if an answer is still under way."""
+        return self._error is None and self._transport is not None
+
+    def linger(self, ended: Callable[[], None]) -> None:
+        """Wait for the end of an answer of which nothing more is wanted; then call ``ended``."""
+        self._ended = ended
+        self._lingering = self._loop.call_later(LINGER, self.close)
+
     def close(self) -> None:
         """Close the connection, whatever is under way."""
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -105,6 +122,15 @@ class Link(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return data
+
+    def _linger_on(self) -> None:
+        """Drop what still comes; tell when it is over."""
+        self._pieces.clear()
+        self._waiting = 0
+        if self.over and self._ended is not None and self._lingering is not None:
+            self._lingering.cancel()
+            ended, self._ended, self._lingering = self._ended, None, None
+            ended()
 
     def _ease(self) -> None:
         """Read no further for now, where nobody takes what has come."""
@@ -145,7 +171,9 @@ class Link(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._lose(Lost(f"the engine does not speak HTTP: {error}"))
             return
-        if not self.headed and self._heads > LONGEST_HEAD:
+        if self._ended is not None:
+            self._linger_on()
+        elif not self.headed and self._heads > LONGEST_HEAD:
             self._lose(Lost("the engine's head has no end"))
         elif not self._collects:
             self._wake()

@@ -7,6 +7,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -106,8 +107,14 @@ class Links:
                 retry_after=1,
             ) from error
 
-    def give(self, road: Road, link: Link) -> None:
-        """Take a connection back: kept when its answer is over, else closed at once."""
+    def give(self, road: Road, link: Link, *, done: bool = False) -> None:
+        """Take a connection back: kept when its answer is over, else closed at once.
+
+        Of one that is ``done`` only the end may be missing: it is kept once that has come.
+        """
+        if done and link.lives and not link.over:
+            link.linger(partial(self.give, road, link))
+            return
         if not link.usable or len(road.idle) >= MOST_IDLE:
             link.close()
             return

@@ -21,8 +21,7 @@ class Turn:
         self.piece: Piece = []
         self._upstream = parts.upstream
         route, target = attempt.route, attempt.target
-        alone = len(route.targets) == 1
-        self._held = parts.dispatch.take(call, route.deployment, target, alone=alone)
+        self._held = parts.dispatch.take(call, route.deployment, target)
         self._span = parts.books.telemetry.ask(entry, route, target)
         self._over = False
         entry.attempts += 1

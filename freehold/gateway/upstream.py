@@ -128,7 +128,7 @@ class Answer:
         self._watch.on = None
         link, self._link = self._link, None
         if link is not None and self._road is not None:
-            self._links.give(self._road, link)
+            self._links.give(self._road, link, done=self._done)
 
     async def _send(self, road: Road, request: bytes, *, whole: bool, fresh: bool) -> Link:
         link = self._link = await self._links.take(road, self._watch, fresh=fresh)

@@ -27,7 +27,7 @@ def test_interleaved_conversations_find_their_cache_again(pair: House) -> None:
     first, second = _turn(pair, talks, "Hello!"), _turn(pair, talks, "And now?")
     assert {replica for replica, _ in first} == {r["id"] for r in pair.replicas()}
     assert [replica for replica, _ in second] == [replica for replica, _ in first]
-    assert all(cached == 0 for _, cached in first)
+    assert all(cached < 20 for _, cached in first)  # how all of them begin, and no more
     assert all(cached > 200 for _, cached in second)
 
     ends = ("--url", "http://127.0.0.1:9/v1", "--url", "http://127.0.0.1:10/v1")

@@ -205,6 +205,34 @@ async def test_connections_are_kept_and_a_stale_one_costs_nothing() -> None:
         upstream.close()
 
 
+@pytest.mark.parametrize(("pause", "connections"), [(0.1, 1), (1.5, 2)])
+async def test_a_stream_that_is_over_leaves_its_connection_usable(
+    pause: float, connections: int
+) -> None:
+    opened = 0
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        while True:
+            await _request(reader)
+            event = b"data: [DONE]\n\n"
+            writer.write(OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
+            writer.write(b"\r\n%x\r\n%b\r\n" % (len(event), event))
+            await asyncio.sleep(pause)
+            writer.write(b"0\r\n\r\n")
+
+    async with serving(speak) as port:
+        upstream = fresh()
+        for _ in range(2):
+            answer = await upstream.events(CALL, target(port), watch(), [])
+            assert await answer.batch() is None
+            answer.close()
+            await asyncio.sleep(pause + 0.1)
+        assert opened == connections
+        upstream.close()
+
+
 async def test_whoever_gives_up_closes_the_connection_at_once() -> None:
     gone = asyncio.Event()
 
