@@ -117,6 +117,40 @@ class Sources(Section, frozen=True):
     timeout: Seconds = 60.0
 
 
+class Scan(Section, frozen=True):
+    """What looks at the files of a model before they are one.
+
+    ``clamd`` is a ClamAV daemon, as ``unix:/run/clamav/clamd.ctl`` or ``tcp:127.0.0.1:3310``; files
+    go to it in windows of ``clamd_window`` bytes, which must be below half of its limits.
+    ``yara`` are files of YARA rules. Both are asked about every file once they are set, and nothing
+    is taken in while they do not answer. ``seconds`` is what a second opinion may take, beside one
+    for every 20 MiB, and ``template_seconds`` what rendering the templates of a file may.
+    """
+
+    clamd: str = ""
+    clamd_window: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)] = 16 * 1024 * 1024
+    clamd_timeout: Timeout = 120.0
+    yara: tuple[str, ...] = ()
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
+    template_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
+
+
+class Licences(Section, frozen=True):
+    """Which licences of models may be used, by SPDX id or name (``gemma``, ``llama3.1``).
+
+    ``deny`` are refused at import and deploy. ``ask`` are taken in, and deployed once somebody has
+    accepted them (``freehold model accept``). Where ``allow`` names any, others are treated as
+    ``others`` says, which is ``allow``, ``ask`` or ``deny``; ``unknown`` says the same of models
+    whose licence nobody tells. A ``*`` stands for any letters: ``cc-by-nc-*``.
+    """
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    others: Literal["allow", "ask", "deny"] = "allow"
+    unknown: Literal["allow", "ask", "deny"] = "allow"
+
+
 class Audit(Section, frozen=True):
     """The durable record of every request.
 
@@ -204,6 +238,8 @@ class Settings(Section, frozen=True):
     server: Server = Server()
     runtime: Runtime = Runtime()
     sources: Sources = Sources()
+    scan: Scan = Scan()
+    licences: Licences = Licences()
     audit: Audit = Audit()
     log: Log = Log()
     telemetry: Telemetry = Telemetry()

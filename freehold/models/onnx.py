@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from freehold.errors import Invalid
-from freehold.models.scan.protobuf import BYTES, VARINT, Buffer, Budget, fields, text
+from freehold.models.protobuf import BYTES, VARINT, Budget, Buffer, fields, text
 
 DOMAINS = frozenset(
     {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft",

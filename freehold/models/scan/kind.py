@@ -1,4 +1,4 @@
-"""What a file really is, by its bytes first and its name last. Pure: a name, a head and a tail in.
+"""What a file really is, by its bytes first and its name last. Pure: a name and bytes in.
 
 The name of a file is what somebody calls it. Loaders look at bytes, and so does this; a name only
 adds to the suspicion.
@@ -27,7 +27,7 @@ _MAGICS: tuple[tuple[int, bytes, Kind, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "archive", "a 7z archive"),
     (0, b"Rar!\x1a\x07", "archive", "a RAR archive"),
     (0, b"\x1f\x8b", "archive", "gzip-compressed"),
-    (0, b"BZh", "archive", "bzip2-compressed"),
+    (4, b"1AY&SY", "archive", "bzip2-compressed"),
     (0, b"\xfd7zXZ\x00", "archive", "xz-compressed"),
     (0, b"\x5d\x00\x00", "archive", "lzma-compressed"),
     (0, b"\x28\xb5\x2f\xfd", "archive", "zstd-compressed"),
@@ -36,7 +36,7 @@ _MAGICS: tuple[tuple[int, bytes, Kind, str], ...] = (
     (0, b"\x78\x5e", "archive", "zlib-compressed"),
     (0, b"\x78\x9c", "archive", "zlib-compressed"),
     (0, b"\x78\xda", "archive", "zlib-compressed"),
-    (0, b"ZF", "archive", "a compressed joblib file"),
+    (0, b"ZF0x", "archive", "a compressed joblib file"),
     (0, b"MSCF", "archive", "a cabinet archive"),
     (257, b"ustar", "archive", "a tar archive"),
     (0, b"\x89HDF\r\n\x1a\n", "graph", "an HDF5 file, in which Keras keeps code"),
@@ -105,18 +105,16 @@ EXECUTES = MappingProxyType(
 """Kinds that are refused whatever they hold, and why."""
 
 
-def kind_of(name: str, head: bytes, tail: bytes = b"") -> tuple[Kind, str]:
-    """Return what a file is, and how to say that; ``tail`` is its end, for archives behind."""
+def kind_of(name: str, head: bytes) -> tuple[Kind, str]:
+    """Return what a file is, and how to say that."""
     if _PICKLE.match(head):
         return "pickle", "a Python pickle"
     for at, magic, kind, title in _MAGICS:
-        if head[at : at + len(magic)] == magic:
+        if head[at : at + len(magic)] == magic and (magic != b"MZ" or b"\0" in head[:64]):
             return kind, title
     named = _by_name(name)
     if named != "gguf" and is_safetensors(head):
         return "safetensors", "a safetensors file"
-    if ends_as_zip(tail):
-        return "archive", "something with a zip archive behind it"
     if named is not None:
         return named, f"called {PurePosixPath(name).name[-60:]!r}"
     return "unknown", "of no known kind"

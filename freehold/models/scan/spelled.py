@@ -6,26 +6,25 @@ variable that is ever put together from texts names nothing.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jinja2 import nodes
 
 _INNER = re.compile(r"__[a-zA-Z]\w*__|^__\w+$")
 _LONGEST = 4096
 _MOST = 16
-_BUILDERS = frozenset(
-    "format join replace lower upper trim reverse string title capitalize "
-    "truncate map select first last list".split()
-)
-_TEXT = {
+_Change = Callable[[str], str]
+_TEXT: dict[str, _Change] = {
     "lower": str.lower,
     "upper": str.upper,
     "trim": str.strip,
+    "strip": str.strip,
     "reverse": lambda text: text[::-1],
     "string": str,
     "title": str.title,
     "capitalize": str.capitalize,
 }
+_BUILDERS = frozenset((*_TEXT, "format", "join", "replace", "truncate", "map", "first", "last"))
 
 
 class Spelling:
@@ -34,7 +33,7 @@ class Spelling:
     def __init__(self, tree: nodes.Template) -> None:
         self._known: dict[str, set[str]] = {}
         self._built: set[str] = set()
-        sets = [
+        sets: list[nodes.Assign | nodes.AssignBlock | nodes.For] = [
             *tree.find_all(nodes.Assign),
             *tree.find_all(nodes.AssignBlock),
             *tree.find_all(nodes.For),
@@ -55,28 +54,33 @@ class Spelling:
         """Return the texts that an expression may stand for; empty when that is not known."""
         if depth > 40:
             return set()
-        found: set[str] = set()
-        if isinstance(node, nodes.Const):
-            if isinstance(node.value, str):
-                found = {node.value}
-        elif isinstance(node, (nodes.Name, nodes.Getattr, nodes.NSRef)):
-            found = self._known.get(_path(node), set())
-        elif isinstance(node, nodes.Concat):
-            found = self._joined(node.nodes, "", depth)
-        elif isinstance(node, nodes.Add):
-            found = self._joined([node.left, node.right], "", depth)
-        elif isinstance(node, nodes.Mul):
-            found = self._repeated(node, depth)
-        elif isinstance(node, nodes.Filter):
-            found = self._filtered(node, depth)
-        elif isinstance(node, nodes.Call):
-            found = self._called(node, depth)
-        elif isinstance(node, nodes.Getitem):
-            found = self._sliced(node, depth)
-        elif isinstance(node, nodes.Mod):
-            found = {left.replace("%s", right) for left in self.texts(node.left, depth + 1)
-                     for right in self.texts(node.right, depth + 1)}  # fmt: skip
+        found = self._texts(node, depth)
         return {text[:_LONGEST] for text in sorted(found)[:_MOST]}
+
+    def _texts(self, node: nodes.Node, depth: int) -> set[str]:
+        if isinstance(node, nodes.Const):
+            return {node.value} if isinstance(node.value, str) else set()
+        if isinstance(node, (nodes.Name, nodes.Getattr, nodes.NSRef)):
+            return self._known.get(_path(node), set())
+        if isinstance(node, nodes.Concat):
+            return self._joined(node.nodes, "", depth)
+        if isinstance(node, nodes.BinExpr):
+            return self._computed(node, depth)
+        if isinstance(node, nodes.Filter):
+            return self._filtered(node, depth)
+        if isinstance(node, nodes.Call):
+            return self._called(node, depth)
+        return self._sliced(node, depth) if isinstance(node, nodes.Getitem) else set()
+
+    def _computed(self, node: nodes.BinExpr, depth: int) -> set[str]:
+        if isinstance(node, nodes.Add):
+            return self._joined([node.left, node.right], "", depth)
+        if isinstance(node, nodes.Mul):
+            return self._repeated(node, depth)
+        if isinstance(node, nodes.Mod):
+            right = self.texts(node.right, depth + 1)
+            return {_put_in(left, [r]) for left in self.texts(node.left, depth + 1) for r in right}
+        return set()
 
     def is_put_together(self, node: nodes.Node) -> bool:
         """Say whether an expression makes a text of several, or stands for one so made."""
@@ -169,7 +173,7 @@ class Spelling:
             return self._replaced(texts, node.args, depth)
         if node.node.attr == "join" and node.args and isinstance(node.args[0], nodes.List):
             return self._joined(node.args[0].items, min(texts, default=""), depth)
-        change = {"lower": str.lower, "upper": str.upper, "strip": str.strip}.get(node.node.attr)
+        change = _TEXT.get(node.node.attr)
         return {change(text) for text in texts} if change else set()
 
     def _replaced(self, texts: set[str], args: list[nodes.Expr], depth: int) -> set[str]:

@@ -13,32 +13,36 @@ from jinja2 import TemplateError, nodes
 from freehold.models.scan.sandbox import LONGEST_TEMPLATE, sandbox
 from freehold.models.scan.spelled import Spelling
 
-FILTERS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FILTERS = _words(
     "abs batch capitalize count d default dictsort e escape first float forceescape groupby "
     "indent int items join last length list lower map max min reject rejectattr replace reverse "
     "round safe select selectattr slice sort string striptags sum title tojson trim truncate "
-    "unique upper urlencode wordcount".split()
+    "unique upper urlencode wordcount"
 )
-TESTS = frozenset(
+TESTS = _words(
     "boolean callable defined divisibleby eq equalto even false filter float ge gt greaterthan in "
     "integer iterable le lessthan lower lt mapping ne none number odd sameas sequence string test "
-    "true undefined upper".split()
+    "true undefined upper"
 )
-FUNCTIONS = frozenset("dict namespace raise_exception range strftime_now caller".split())
-METHODS = frozenset(
+FUNCTIONS = _words("dict namespace raise_exception range strftime_now caller")
+METHODS = _words(
     "append capitalize count cycle endswith extend find get index insert items isalpha isdigit "
     "isnumeric isspace join keys lower lstrip partition pop removeprefix removesuffix replace "
-    "rfind rpartition rsplit rstrip split splitlines startswith strip title update upper "
-    "values".split()
+    "rfind rpartition rsplit rstrip split splitlines startswith strip title update upper values"
 )
-OUTSIDE = frozenset(
+OUTSIDE = _words(
     "self cycler joiner lipsum request config session g app url_for get_flashed_messages os sys "
-    "environ builtins varargs kwargs".split()
+    "environ builtins varargs kwargs"
 )
 """Names that mean nothing to a chat template, and the inside of a program to an attacker."""
-INSIDE = frozenset(
+INSIDE = _words(
     "mro func_globals func_code gi_frame gi_code cr_frame cr_code ag_frame ag_code f_globals "
-    "f_locals f_builtins f_back f_code tb_frame tb_next co_code im_func im_class format_map".split()
+    "f_locals f_builtins f_back f_code tb_frame tb_next co_code im_func im_class format_map"
 )
 LARGEST_RANGE = 1_000_000
 _STATEMENTS = (
@@ -78,22 +82,26 @@ def _walk(tree: nodes.Template) -> Iterator[str]:
 def _object(node: nodes.Node, macros: set[str], spelling: Spelling) -> Iterator[str]:
     if isinstance(node, _STATEMENTS):
         yield f"has a statement that reaches outside: {type(node).__name__.lower()}"
-    elif isinstance(node, nodes.Name):
-        if node.name in OUTSIDE or node.name.startswith("__"):
-            yield f"reaches for {node.name}"
-    elif isinstance(node, nodes.Getattr):
-        if node.attr.startswith("_") or node.attr in INSIDE:
-            yield f"reaches for the inner attribute {node.attr!r:.60}"
+    elif isinstance(node, (nodes.Name, nodes.Getattr)):
+        yield from _reach(node)
     elif isinstance(node, nodes.Getitem):
         yield from _subscript(node.arg, spelling)
     elif isinstance(node, nodes.Filter):
         yield from _filter(node, spelling)
-    elif isinstance(node, nodes.Test) and node.name not in TESTS:
-        yield f"uses the unknown test {node.name!r:.60}"
     elif isinstance(node, nodes.Call):
         yield from _call(node, macros)
+    elif isinstance(node, nodes.Test) and node.name not in TESTS:
+        yield f"uses the unknown test {node.name!r:.60}"
     elif isinstance(node, nodes.Pow):
         yield "raises numbers to powers, which takes any time"
+
+
+def _reach(node: nodes.Name | nodes.Getattr) -> Iterator[str]:
+    if isinstance(node, nodes.Getattr):
+        if node.attr.startswith("_") or node.attr in INSIDE:
+            yield f"reaches for the inner attribute {node.attr!r:.60}"
+    elif node.name in OUTSIDE or node.name.startswith("__"):
+        yield f"reaches for {node.name}"
 
 
 def _subscript(arg: nodes.Expr, spelling: Spelling) -> Iterator[str]:
