@@ -132,7 +132,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
     database = Database(home.database)
     blobs = Blobs(home.blobs)
     blobs.clear_incoming()
-    registry = Registry(database, blobs)
+    registry = Registry(database, blobs, settings.licences)
     registry.sweep()
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
     sources = {
@@ -145,7 +145,14 @@ def _assemble(home: Home, settings: Settings) -> Control:
         database=database,
         blobs=blobs,
         registry=registry,
-        workshop=Workshop(sources=sources, blobs=blobs, registry=registry, scratch=home.scratch),
+        workshop=Workshop(
+            sources=sources,
+            blobs=blobs,
+            registry=registry,
+            scratch=home.scratch,
+            scan=settings.scan,
+            licences=settings.licences,
+        ),
         deployments=Deployments(database, registry, settings.runtime),
         keys=Keys(database, read_pepper(home.pepper, fresh=not has_keys(database))),
         limits=Limits(database),

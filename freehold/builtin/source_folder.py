@@ -1,11 +1,20 @@
-"""``source.folder``: a file on this machine, or the folder it lies in."""
+"""``source.folder``: a file on this machine, or the folder that a model lies in."""
 
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from freehold.errors import Invalid, Missing
+from freehold.models.card import licence_of, read_card
 from freehold.models.source import Fetched, Origin, Progress
 from freehold.settings import Sources
+
+MOST_FILES = 1000
+DEEPEST = 4
+LONGEST_CARD = 1024 * 1024
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp4")
+"""What lies beside models to be looked at: left where it is."""
 
 
 class Folder:
@@ -23,25 +32,97 @@ class Folder:
         return None
 
     def fetch(self, origin: Origin, scratch: Path, progress: Progress) -> Fetched:  # noqa: ARG002
-        """Return the one GGUF file that is meant."""
+        """Return the file that is meant, or all files of a folder of safetensors or ONNX."""
         path = Path(origin.location)
         if not path.exists():
             raise Missing("missing.source", f"there is no file or folder {path}", param="source")
+        if path.is_dir() and not _ggufs(path):
+            return Fetched(name=path.name, files=_all(path), resolved=str(path), moved=False)
         file = _only_model(path) if path.is_dir() else path
         if not stat.S_ISREG(file.stat().st_mode):
             raise Invalid("invalid.source", f"{file} is not a regular file", param="source")
         name = path.name if path.is_dir() else file.name.removesuffix(".gguf")
-        return Fetched(name=name, files={"model.gguf": file}, resolved=str(file), moved=False)
+        return Fetched(
+            name=name,
+            files={"model.gguf": file},
+            resolved=str(file),
+            moved=False,
+            licence=_licence(path) if path.is_dir() else None,
+        )
+
+
+def _ggufs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.gguf"))
 
 
 def _only_model(folder: Path) -> Path:
-    found = sorted(folder.glob("*.gguf"))
+    found = _ggufs(folder)
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise Invalid("invalid.source", f"{folder} holds no .gguf file", param="source")
     names = ", ".join(path.name for path in found[:20])
     if all("-of-" in path.name for path in found):
         text = f"{folder} holds a model in parts ({names}): merge them with llama-gguf-split first"
         raise Invalid("invalid.source", text, param="source")
     raise Invalid("invalid.source", f"{folder} holds several: name one of {names}", param="source")
+
+
+def _all(folder: Path) -> dict[str, Path]:
+    """Return every file of a folder by its name in it; what is hidden or a picture stays there."""
+    found = dict(_walk(folder, folder, DEEPEST))
+    if len(found) > MOST_FILES:
+        raise Invalid(
+            "invalid.source", f"{folder} holds over {MOST_FILES} files: name the model's own folder"
+        )
+    if not any(name.endswith((".safetensors", ".onnx")) for name in found):
+        text = f"{folder} holds no .gguf file, no .safetensors and no .onnx"
+        raise Invalid("invalid.source", text, param="source")
+    return found
+
+
+def _walk(root: Path, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
+    for entry in sorted(os.scandir(folder), key=lambda each: each.name):
+        path = Path(entry.path)
+        if entry.name.startswith((".", "__pycache__")) or entry.name.lower().endswith(PICTURES):
+            continue
+        if not entry.name.isprintable() or len(entry.name) > 200 or "\\" in entry.name:
+            raise Invalid(
+                "invalid.source", f"{entry.name!r:.80} in {folder} is no name for a model's file",
+                param="source",
+            )  # fmt: skip
+        if entry.is_dir(follow_symlinks=False):
+            if depth > 1:
+                yield from _walk(root, path, depth - 1)
+            continue
+        _check_link(root, path)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Invalid("invalid.source", f"{path} is not a regular file", param="source")
+        yield path.relative_to(root).as_posix(), path
+
+
+def _check_link(root: Path, path: Path) -> None:
+    """Follow links within the folder, and into the blobs of a Hub cache that it is part of."""
+    if not path.is_symlink():
+        return
+    target, home = path.resolve(), root.resolve()
+    inside = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    if not any(target.is_relative_to(place) for place in inside) or not target.is_file():
+        raise Invalid(
+            "invalid.source", f"{path} is a link to outside of the folder: copy the file there",
+            param="source",
+        )  # fmt: skip
+
+
+def _licence(folder: Path) -> str | None:
+    """Return the licence that lies beside a model, as its card or its text says."""
+    for path in sorted(folder.iterdir()):
+        name = path.name.lower()
+        if name != "readme.md" and name.partition(".")[0] not in ("license", "licence", "copying"):
+            continue
+        if path.is_symlink() or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            text = file.read(LONGEST_CARD).decode("utf-8", "replace")
+        found = read_card(text).get("license") if name == "readme.md" else licence_of(text)
+        if isinstance(found, str) and found and found != "other":
+            return found
+    return None

@@ -19,7 +19,7 @@ COMMANDS = MappingProxyType(
         "status": ("lifecycle", "Show what runs, and how much it takes."),
         "restart": ("gateways", "Replace the gateways; no request is dropped."),
         "chat": ("chat", "Ask, and print the answer as it comes."),
-        "model": ("models", "Models: bring them in, look at them, move aliases."),
+        "model": ("model", "Models: bring them in, look at them, move aliases."),
         "deploy": ("deployments", "Run a model, or endpoints, as a deployment."),
         "undeploy": ("deployments", "Remove a deployment."),
         "apply": ("desired", "Make the whole desired state that of a file."),

@@ -49,11 +49,15 @@ def import_(
         result = follow(client, job, name or source.rpartition("/")[2])
         shown = client.get(f"/api/models/{part(result['model'])}")
     version = next(v for v in shown["versions"] if v["number"] == result["version"])
-    document = {**result, **{k: version[k] for k in ("digest", "bytes", "licence", "notice")}}
+    fields = ("digest", "bytes", "licence", "notice", "quarantine")
+    document = {**result, **{name: version[name] for name in fields}}
     state = "imported" if result["new"] else "already there:"
     lines = [f"{state} {result['model']}:{result['version']}  sha256:{version['digest']}"]
     lines.append(f"licence {_licence(version)}")
+    lines += _quarantine(version["quarantine"])
     emit(options, document, "\n".join(lines))
+    if version["quarantine"] and version["quarantine"]["open"]:
+        click.get_current_context().exit(1)
 
 
 @command(model, "list")
@@ -62,12 +66,16 @@ def list_(options: Options) -> None:
     with connected(options) as client:
         found = client.get("/api/models")
     rows = [
-        (m["name"], m["versions"], [f"{a}={n}" for a, n in m["aliases"].items()],
+        (m["name"], [f"{n}!" if n in m["quarantined"] else n for n in m["versions"]],
+         [f"{a}={n}" for a, n in m["aliases"].items()],
          big(m["parameters"]), m["quantisation"], size(m["bytes"]), m["licence"])
         for m in found
     ]  # fmt: skip
     head = ("NAME", "VERSIONS", "ALIASES", "PARAMETERS", "QUANT", "SIZE", "LICENCE")
-    emit(options, found, table(head, rows, "no models yet: freehold model catalog"))
+    shown = table(head, rows, "no models yet: freehold model catalog")
+    if any(m["quarantined"] for m in found):
+        shown += "\n! in quarantine: see freehold model show"
+    emit(options, found, shown)
 
 
 @command(model)
@@ -88,7 +96,7 @@ def show(options: Options, name: str) -> None:
 def verify(options: Options, name: str) -> None:
     """Read a version's bytes again and hold them against its digest."""
     with connected(options) as client:
-        model_name, number = _resolve(client, name)
+        model_name, number = resolve(client, name)
         job = client.post(f"/api/models/{part(model_name)}/versions/{number}/verify")
         result = follow(client, job, name)
     digests = ", ".join(f"sha256:{digest}" for digest in result["digests"])
@@ -103,7 +111,7 @@ def remove(options: Options, name: str) -> None:
     path = f"/api/models/{part(model_name)}"
     with connected(options) as client:
         if label:
-            path += f"/versions/{_resolve(client, name)[1]}"
+            path += f"/versions/{resolve(client, name)[1]}"
         result = client.delete(path)
     numbers = ", ".join(map(str, result["versions"]))
     emit(options, result, f"removed {model_name}:{numbers}, {size(result['freed_bytes'])} freed")
@@ -128,7 +136,7 @@ def promote(options: Options, name: str, alias: str) -> None:
     if ":" not in name:
         raise Invalid("invalid.usage", "say which version: NAME:VERSION")
     with connected(options) as client:
-        model_name, number = _resolve(client, name)
+        model_name, number = resolve(client, name)
         path = f"/api/models/{part(model_name)}/aliases/{part(alias)}"
         result = client.put(path, {"version": number})
     emit(options, result, f"{model_name}:{alias} is version {number}")
@@ -155,7 +163,7 @@ def rollback(options: Options, name: str, alias: str) -> None:
 def settings(options: Options, name: str, **given: int | None) -> None:
     """Show or change how a version is launched; every change is kept as a revision."""
     with connected(options) as client:
-        model_name, number = _resolve(client, name)
+        model_name, number = resolve(client, name)
         path = f"/api/models/{part(model_name)}/versions/{number}/settings"
         found = client.get(path)
         wanted = {key: value for key, value in given.items() if value is not None}
@@ -184,7 +192,8 @@ def _licence(version: dict[str, Any]) -> str:
     return f"{named}: {version['notice']}" if version["notice"] else named
 
 
-def _resolve(client: Client, name: str) -> tuple[str, int]:
+def resolve(client: Client, name: str) -> tuple[str, int]:
+    """Return the model and the number that ``NAME``, ``NAME:NUMBER`` or ``NAME:ALIAS`` means."""
     model_name, _, label = name.partition(":")
     found = client.get(f"/api/models/{part(model_name)}")
     return model_name, _number(found, label or "production")
@@ -200,6 +209,20 @@ def _number(found: dict[str, Any], label: str) -> int:
             f"{found['name']} has no version {label}: there is {numbers}, aliases {aliases}",
         )
     return int(number)
+
+
+def _quarantine(held: dict[str, Any] | None) -> list[str]:
+    """Return why a version is in quarantine, a finding a line; who let it out, if two have."""
+    if held is None:
+        return []
+    asked = held["release"] or {}
+    told = "IN QUARANTINE: it cannot be deployed until two people release it"
+    if not held["open"]:
+        told = f"released by {asked['asked_by']} and {asked['confirmed_by']}: {asked['reason']}"
+    elif asked:
+        told += f"; {asked['asked_by']} has asked: {asked['reason']}"
+    return [f"  {told}", *(f"    {f['file']}: {f['says']} [{f['rule']}, {f['by']}]"
+                           for f in held["findings"])]  # fmt: skip
 
 
 def _aliases(found: dict[str, Any]) -> str:
@@ -231,5 +254,6 @@ def _describe(version: dict[str, Any]) -> str:
         ("settings", _set(version["settings"]) or "defaults"),
         ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),
     )
-    lines = (f"  {name:<14}{value}" for name, value in facts)
+    lines = [f"  {name:<14}{value}" for name, value in facts]
+    lines += _quarantine(version["quarantine"])
     return f"version {version['number']}\n" + "\n".join(lines)

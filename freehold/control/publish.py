@@ -213,7 +213,7 @@ def _route(
         state=state,
         model=version.row.model if version else deployment.upstream_model,
         version=version.row.number if version else None,
-        digest=version.artifacts[0].digest if version else None,
+        digest=version.row.digest if version else None,
         parameters=version.manifest.parameters if version else None,
         context=(launch.context if launch else 0) or deployment.context,
         created=created,

@@ -243,6 +243,7 @@ def deadlines(deployment: Deployment, settings: Runtime) -> Deadlines:
 
 
 def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launch:
+    _check_runs(deployment, version)
     manifest, own = version.manifest, version.settings
     wanted = deployment.context or own.context
     longest = manifest.context
@@ -266,6 +267,26 @@ def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launc
         threads=deployment.threads or own.threads or settings.threads,
         bytes=memory_needed(manifest, version.row.bytes, context, slots),
     )
+
+
+def _check_runs(deployment: Deployment, version: Version) -> None:
+    """Refuse what the local engine cannot load: adapters are loaded over their base only."""
+    row, manifest = version.row, version.manifest
+    if manifest.adapter is not None:
+        base = manifest.base_models[0] if manifest.base_models else "a model it does not name"
+        raise Invalid(
+            "invalid.adapter",
+            f"{deployment.name}: {row.model}:{row.number} is an adapter for {base}, and no model: "
+            "deploy its base",
+            param="model",
+        )
+    if row.format != "gguf":
+        raise Invalid(
+            "invalid.format",
+            f"{deployment.name}: {row.model}:{row.number} is {row.format}, and the engine here "
+            "runs GGUF: convert it first",
+            param="model",
+        )
 
 
 def _remote(deployment: Deployment, url: str, weight: float) -> Launch:

@@ -20,12 +20,14 @@ from freehold.errors import Invalid
 
 Scalar = int | float | bool | str
 
-METADATA_BUDGET = 256 * 1024 * 1024
+METADATA_BUDGET = 128 * 1024 * 1024
 """Bytes that metadata and tensor descriptions may take in the file."""
+KEPT_BUDGET = 8 * 1024 * 1024
+"""Bytes of texts that are kept: Python takes up to four times as much for them."""
 LONGEST_KEY = 65535
 LONGEST_NAME = 63
 """Of a tensor; the format's own limit, its end included, is 64."""
-LONGEST_STRING = 16 * 1024 * 1024
+LONGEST_STRING = 2 * 1024 * 1024
 MOST_TENSORS = 1_000_000
 MOST_KEYS = 100_000
 KEPT_ELEMENTS = 64
@@ -155,6 +157,7 @@ class _Reader:
         self._buffer = b""
         self._at = 0
         self._position = 0
+        self._kept = 0
 
     def header(self) -> Header:
         self._magic()
@@ -310,6 +313,9 @@ class _Reader:
         length = int(self._scalar("<Q", what))
         if length > min(longest, self._left):
             raise self._lies(what, length)
+        self._kept += length
+        if self._kept > KEPT_BUDGET and longest > LONGEST_NAME:
+            raise _invalid(f"its texts are over {KEPT_BUDGET >> 20} MiB long")
         data = self._take(length, what)
         try:
             return data.decode()
@@ -379,7 +385,10 @@ def _check_layout(tensors: Iterable[Tensor], space: int, alignment: int) -> None
             raise _invalid(f"the tensors {before.name!r:.60} and {after.name!r:.60} overlap")
         if after.offset - before.offset - before.bytes >= alignment:
             raise _invalid(f"between {before.name!r:.60} and {after.name!r:.60} there is a gap")
-    if ordered and ordered[-1].offset + ordered[-1].bytes > space:
+    end = ordered[-1].offset + ordered[-1].bytes if ordered else 0
+    if ordered and space - end >= alignment:
+        raise _invalid(f"{space - end} bytes at its end belong to no tensor")
+    if ordered and end > space:
         last = ordered[-1]
         raise _invalid(
             f"the file is truncated: the tensor {last.name!r:.80} ends at byte "

@@ -72,8 +72,21 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None
 
 
+class Adapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes an adapter: how (``lora``), how wide, how strong, on which layers."""
+
+    method: str
+    rank: int | None = None
+    alpha: float | None = None
+    targets: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model. ``context`` is in tokens, ``head_*`` in elements a head."""
+    """What is known of a model. ``context`` is in tokens, ``head_*`` in elements a head.
+
+    ``adapter`` is set where this is no model but a change to one, the first of ``base_models``.
+    ``licence`` is what the files themselves say.
+    """
 
     architecture: str
     task: Task
@@ -92,6 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None
     licence: str | None
     base_models: tuple[str, ...]
+    adapter: Adapter | None = None
 
 
 def describe(header: Header) -> Manifest:
@@ -104,7 +118,7 @@ def describe(header: Header) -> Manifest:
             "invalid.gguf", f"cannot use this model file: {architecture!r:.60} is no architecture"
         )
     kind = _text(header, "general.type")
-    if kind not in (None, "model"):
+    if kind not in (None, "model", "adapter"):
         raise Invalid(
             "invalid.gguf", f"cannot use this model file: it holds a part of type {kind!r:.40}"
         )
@@ -139,6 +153,7 @@ def describe(header: Header) -> Manifest:
         chat_template=_text(header, "tokenizer.chat_template"),
         licence=_text(header, "general.license"),
         base_models=_base_models(header),
+        adapter=_adapter(header) if kind == "adapter" else None,
     )
 
 
@@ -166,6 +181,24 @@ def _task(header: Header, architecture: str) -> Task:
     if architecture in ENCODERS or causal is False:
         return "embedding"
     return "chat" if _text(header, "tokenizer.chat_template") else "completion"
+
+
+def _adapter(header: Header) -> Adapter:
+    method = _text(header, "adapter.type")
+    if method != "lora":
+        raise Invalid(
+            "invalid.gguf", f"cannot use this model file: an adapter of the type {method!r:.40}"
+        )
+    halves = [tensor for tensor in header.tensors if tensor.name.endswith(".lora_a")]
+    alpha = header.metadata.get("adapter.lora.alpha")
+    return Adapter(
+        method=method,
+        rank=max((tensor.shape[-1] for tensor in halves), default=None),
+        alpha=float(alpha) if isinstance(alpha, (int, float)) else None,
+        targets=tuple(
+            sorted({tensor.name.split(".")[-3] for tensor in halves if tensor.name.count(".") > 2})
+        ),
+    )
 
 
 def _quantisation(header: Header) -> str:

@@ -1,8 +1,9 @@
-"""The path of a model: fetch, scan, register. What follows, deploying, is ``deploy.py``.
+"""The path of a model: fetch, identify, scan, register. What follows, deploying, is ``deploy.py``.
 
 Read ``bring_in`` from top to bottom. Nothing is visible as a version before its bytes are whole,
 checked and stored under their digest; whatever stops on the way leaves nothing behind but
-resumable downloads in scratch.
+resumable downloads in scratch. What the scan finds makes a version in quarantine; what is no sound
+model makes none.
 """
 
 import hashlib
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.errors import DigestMismatch, FreeholdError, Invalid, Missing
+from freehold.errors import DigestMismatch, FreeholdError, Invalid, Missing, Refused
 from freehold.models.fetch import find
-from freehold.models.gguf import read_header
-from freehold.models.manifest import Manifest, describe
+from freehold.models.identify import Identified, digest_of, identify, named
+from freehold.models.licence import judge
+from freehold.models.manifest import Manifest
 from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
+from freehold.models.scan.finding import Finding
+from freehold.models.scan.scan import scan
 from freehold.models.source import Fetched, Origin, Progress, Source
+from freehold.settings import Licences, Scan
 from freehold.store.blobs import Blobs
 from freehold.store.versions import Artifact, Dependency
 
@@ -39,6 +44,8 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     blobs: Blobs
     registry: Registry
     scratch: Path
+    scan: Scan = Scan()
+    licences: Licences = Licences()
 
 
 def bring_in(
@@ -57,26 +64,25 @@ def bring_in(
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     fetched = _held(arrival, origin, shop) or source.fetch(origin, scratch, progress)
     try:
-        weights = _weights(fetched)
-        manifest = scan(weights, progress)
-        artifact = _store(weights, fetched, arrival, origin, shop, progress)
+        said = arrival.licence or fetched.licence
+        _check_licence(_identified(fetched.files), said, arrival, shop.licences)
+        # Files in scratch are ours alone; others may be written to while they are scanned.
+        found = scan_files(fetched.files, shop, progress) if fetched.moved else None
+        artifacts = _store(fetched, shop, progress)
+        draft = _draft(arrival, origin, fetched, artifacts, shop, found, progress)
+        registered = shop.registry.register(draft, now, by)
     except (Invalid, DigestMismatch):  # no later try can make use of it
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    draft = Draft(
-        model=arrival.name or suggest_name(fetched.name),
-        manifest=manifest,
-        artifacts=(artifact,),
-        format="gguf",
-        licence=arrival.licence or fetched.licence or manifest.licence,
-        notice=fetched.notice,
-        source=arrival.source,
-        resolved=fetched.resolved,
-        dependencies=_once((*_dependencies(manifest), *arrival.dependencies)),
-    )
-    registered = shop.registry.register(draft, now, by)
     shutil.rmtree(scratch, ignore_errors=True)
     return registered
+
+
+def scan_files(
+    files: Mapping[str, Path], shop: Workshop, progress: Progress
+) -> tuple[Finding, ...]:
+    """Return what a scan finds in the files of a model, which lie where nobody can change them."""
+    return scan(files, shop.scan, progress, _identified(files).companions)
 
 
 def names_file(text: str, sources: Mapping[str, Source]) -> Path | None:
@@ -133,44 +139,91 @@ def _present(
     if found is None:
         return None
     try:
-        shop.blobs.verify(digest, lambda done, total: progress("verify", done, total))
+        for artifact in found.artifacts:
+            shop.blobs.verify(artifact.digest, lambda n, of: progress("verify", n, of))
     except FreeholdError:  # missing or damaged: fetching it again puts it right
         return None
     return found
 
 
-def scan(weights: Path, progress: Progress) -> Manifest:
-    """Read the header strictly: a file that lies about itself goes no further."""
-    progress("scan", 0, 0)
+def _identified(files: Mapping[str, Path]) -> Identified:
+    """Read headers strictly: files that lie about themselves go no further."""
     try:
-        return describe(read_header(weights))
+        return identify(files)
     except Invalid as error:
-        raise Invalid(error.code, f"{weights.name}: {error.message}", param="source") from error
+        raise named(error, files) from error
 
 
-def _weights(fetched: Fetched) -> Path:
-    if len(fetched.files) != 1:
-        raise Invalid("invalid.source", f"{fetched.name} has {len(fetched.files)} files: name one")
-    return next(iter(fetched.files.values()))
+def _check_licence(
+    identified: Identified, said: str | None, arrival: Arrival, policy: Licences
+) -> None:
+    """Refuse what could never be deployed, before it takes any room."""
+    told = identified.manifest.licence
+    if judge((said, told), policy) == "deny":
+        raise Refused(
+            "refused.licence",
+            f"{arrival.source} is under the licence {said or told or 'unknown'}, which the setting "
+            "licences of this Freehold denies: nothing was kept",
+            param="source",
+        )
 
 
-def _store(
-    weights: Path,
-    fetched: Fetched,
+def _store(fetched: Fetched, shop: Workshop, progress: Progress) -> tuple[Artifact, ...]:
+    made: list[Artifact] = []
+    try:
+        for name, path in fetched.files.items():
+            digest, size = shop.blobs.add(
+                path, move=fetched.moved, progress=lambda n, of: progress("store", n, of)
+            )
+            made.append(Artifact(name=name, digest=digest, bytes=size))
+    except BaseException:
+        shop.registry.discard(made)
+        raise
+    return tuple(made)
+
+
+def _draft(
     arrival: Arrival,
     origin: Origin,
+    fetched: Fetched,
+    artifacts: Sequence[Artifact],
     shop: Workshop,
+    found: tuple[Finding, ...] | None,
     progress: Progress,
-) -> Artifact:
-    digest, size = shop.blobs.add(
-        weights,
-        move=fetched.moved,
-        expected=arrival.sha256 or origin.sha256,
-        progress=lambda done, total: progress("store", done, total),
+) -> Draft:
+    """Make a draft of stored files, or take them away again."""
+    try:
+        stored = {each.name: shop.blobs.path(each.digest) for each in artifacts}
+        # The identified bytes and the stored ones may differ if somebody wrote in between.
+        identified = identify(stored)
+        ordered = sorted(artifacts, key=lambda each: (each.name != identified.main, each.name))
+        _check_digest(digest_of(ordered, identified.format), arrival.sha256 or origin.sha256)
+        findings = scan_files(stored, shop, progress) if found is None else found
+    except BaseException:
+        shop.registry.discard(artifacts)
+        raise
+    manifest = identified.manifest
+    return Draft(
+        model=arrival.name or suggest_name(fetched.name),
+        manifest=manifest,
+        artifacts=tuple(ordered),
+        format=identified.format,
+        licence=arrival.licence or fetched.licence or manifest.licence,
+        notice=fetched.notice,
+        source=arrival.source,
+        resolved=fetched.resolved,
+        dependencies=_once((*_dependencies(manifest), *arrival.dependencies)),
+        findings=findings,
     )
-    # The scanned bytes and the stored ones may differ if somebody wrote to the file in between.
-    describe(read_header(shop.blobs.path(digest)))
-    return Artifact(name="model.gguf", digest=digest, bytes=size)
+
+
+def _check_digest(found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise DigestMismatch(
+            "broken.digest",
+            f"expected sha256:{expected} but the bytes are sha256:{found}: nothing was kept; "
+            "check the source and import again",
+        )
 
 
 def _once(dependencies: Sequence[Dependency]) -> tuple[Dependency, ...]:

@@ -9,14 +9,20 @@ from typing import Annotated
 import msgspec
 
 from freehold.errors import Conflict, Invalid, Missing
+from freehold.models.admission import check_licence, check_released
+from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
+from freehold.models.scan.finding import Finding, encode
+from freehold.settings import Licences
 from freehold.store import versions
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
+from freehold.store.quarantine import Quarantine, acceptances, isolate, quarantine_of
 from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow, VersionRow
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PRODUCTION = "production"
+ANY_LICENCE = Licences()
 
 
 class LaunchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,10 +42,11 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: tuple[Dependency, ...]
     settings: LaunchSettings
     settings_revision: int
+    quarantine: Quarantine | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model path hands over to become a version."""
+    """What the model path hands over to become a version; with ``findings``, into quarantine."""
 
     model: str
     manifest: Manifest
@@ -50,33 +57,35 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     resolved: str
     dependencies: tuple[Dependency, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Registry:
     """Reads and writes models. Rules are here, rows in ``store.versions``, bytes in blobs."""
 
-    def __init__(self, database: Database, blobs: Blobs) -> None:
+    def __init__(self, database: Database, blobs: Blobs, licences: Licences = ANY_LICENCE) -> None:
         self._database = database
         self._blobs = blobs
+        self._licences = licences
 
     def register(self, draft: Draft, now: float, by: str) -> tuple[Version, bool]:
         """Make a version of a draft and say whether it is new.
 
         The same bytes under the same name are the same version, so importing twice, also at once,
-        gives one. The first version of a model becomes its ``production``.
+        gives one. The first version of a model becomes its ``production``, if it may be used.
         """
         check_name(draft.model)
-        main = draft.artifacts[0]
+        digest = digest_of(draft.artifacts, draft.format)
         with self._database.transaction() as connection:
             present = versions.versions_of(connection, draft.model)
-            same = next((row for row in present if row.digest == main.digest), None)
+            same = next((row for row in present if row.digest == digest), None)
             for artifact in draft.artifacts:  # a removal may have taken them meanwhile
                 self._blobs.path(artifact.digest)
             if same is None:
                 row = VersionRow(
                     model=draft.model,
                     number=versions.next_number(connection, draft.model),
-                    digest=main.digest,
+                    digest=digest,
                     bytes=sum(artifact.bytes for artifact in draft.artifacts),
                     format=draft.format,
                     manifest=msgspec.json.encode(draft.manifest).decode(),
@@ -88,12 +97,15 @@ class Registry:
                     created_by=by,
                 )
                 versions.add_version(connection, row, draft.artifacts, draft.dependencies)
-                if not present:
-                    first = AliasMove(
-                        model=row.model, alias=PRODUCTION, number=row.number, moved=now, moved_by=by
-                    )
-                    versions.move_alias(connection, first)
-        return self.version(draft.model, same.number if same else row.number), same is None
+            number = same.number if same else row.number
+            if draft.findings:
+                isolate(connection, draft.model, number, encode(draft.findings), now)
+            elif same is None and not versions.alias_history(connection, draft.model):
+                first = AliasMove(
+                    model=draft.model, alias=PRODUCTION, number=number, moved=now, moved_by=by
+                )
+                versions.move_alias(connection, first)
+        return self.version(draft.model, number), same is None
 
     def names(self) -> list[str]:
         """Return the names of all models."""
@@ -122,6 +134,7 @@ class Registry:
                     "missing.version", f"{model} has no version {number}: there is {known}"
                 )
             revisions = versions.settings_of(connection, model, number)
+            isolated = quarantine_of(connection, model, number)
             return Version(
                 row=row,
                 manifest=msgspec.json.decode(row.manifest, type=Manifest),
@@ -129,23 +142,40 @@ class Registry:
                 dependencies=tuple(versions.dependencies_of(connection, model, number)),
                 settings=_newest(revisions),
                 settings_revision=revisions[-1].revision if revisions else 0,
+                quarantine=isolated,
             )
 
     def resolve(self, reference: str) -> Version:
-        """Return the version that ``NAME``, ``NAME:NUMBER`` or ``NAME:ALIAS`` means now.
+        """Return the version that ``NAME``, ``NAME:NUMBER`` or ``NAME:ALIAS`` means, to be used.
 
-        A bare name means its ``production`` alias.
+        A bare name means its ``production`` alias. ``Refused`` when nobody may use it: see
+        ``admit``.
         """
         model, _, label = reference.partition(":")
         label = label or PRODUCTION
         found = self.versions(model)
         if _is_number(label):
-            return self.version(model, int(label))
+            return self.admit(self.version(model, int(label)))
         number = self.aliases(model).get(label)
         if number is None:
+            if label == PRODUCTION and len(found) == 1:
+                return self.admit(found[0])
             known = ", ".join(sorted(self.aliases(model))) or "none"
             raise Missing("missing.alias", f"{model} has no alias {label!r:.80}: there is {known}")
-        return next(version for version in found if version.row.number == number)
+        return self.admit(next(version for version in found if version.row.number == number))
+
+    def admit(self, version: Version) -> Version:
+        """Return a version that may be used: not in quarantine, its licence allowed or accepted.
+
+        Whoever runs, serves, converts or hands on what a version holds asks this first. Raises
+        ``Refused`` with what to do.
+        """
+        check_released(version.row, version.quarantine)
+        with self._database.reading() as connection:
+            accepted = acceptances(connection, version.row.model)
+        told = (version.row.licence, version.manifest.licence)
+        check_licence(version.row, told, self._licences, accepted)
+        return version
 
     def aliases(self, model: str) -> dict[str, int]:
         """Return where each alias of a model points."""
@@ -162,7 +192,8 @@ class Registry:
     def promote(self, model: str, alias: str, number: int, now: float, by: str) -> None:
         """Point an alias at a version."""
         check_alias(alias)
-        self.version(model, number)
+        version = self.version(model, number)
+        check_released(version.row, version.quarantine)
         move = AliasMove(model=model, alias=alias, number=number, moved=now, moved_by=by)
         with self._database.transaction() as connection:
             versions.move_alias(connection, move)
@@ -214,6 +245,13 @@ class Registry:
             for artifact in loose:
                 self._blobs.remove(artifact.digest)
         return sum(artifact.bytes for artifact in loose)
+
+    def discard(self, artifacts: Sequence[Artifact]) -> None:
+        """Take away bytes that were stored and shall not become a version after all."""
+        with self._database.transaction() as connection:
+            for artifact in artifacts:
+                if not versions.is_used(connection, artifact.digest):
+                    self._blobs.remove(artifact.digest)
 
     def remove_model(self, model: str) -> int:
         """Remove all versions of a model; return the bytes given back."""

@@ -114,6 +114,46 @@ ALIAS_MOVES = Table(
     Index("alias_moves_current", "model", "alias", "id"),
 )
 
+QUARANTINE = Table(
+    "quarantine",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("findings", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    PrimaryKeyConstraint("model", "number"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
+RELEASES = Table(
+    "releases",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked", Float, nullable=False),
+    Column("asked_by", String, nullable=False),
+    Column("confirmed", Float),
+    Column("confirmed_by", String),
+    PrimaryKeyConstraint("model", "number"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
+ACCEPTANCES = Table(
+    "acceptances",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("licence", String, nullable=False),
+    Column("accepted", Float, nullable=False),
+    Column("accepted_by", String, nullable=False),
+    PrimaryKeyConstraint("model", "licence"),
+    ForeignKeyConstraint(["model"], ["models.name"], ondelete="CASCADE"),
+)
+
 DEPLOYMENTS = Table(
     "deployments",
     METADATA,

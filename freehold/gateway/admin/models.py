@@ -12,11 +12,13 @@ from freehold.models.catalog import CatalogEntry, Digest, read_catalog
 from freehold.models.manifest import Manifest
 from freehold.models.pipeline import Arrival
 from freehold.models.registry import LaunchSettings, Version
+from freehold.models.scan.finding import Finding, decode
+from freehold.store.quarantine import Release
 from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A model in a list. ``bytes`` and the fields after it are of its production version."""
+    """A model in a list. ``bytes`` to ``licence`` are of its production version."""
 
     name: str
     versions: list[int]
@@ -27,6 +29,16 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
     context: int | None
     quantisation: str
     licence: str | None
+    quarantined: list[int] = []
+
+
+class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a version is, or was, kept from everybody; ``open`` until two people have released it."""
+
+    open: bool
+    since: float
+    findings: tuple[Finding, ...]
+    release: Release | None
 
 
 class VersionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +60,7 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     lineage: tuple[str, ...]
     settings: LaunchSettings
     settings_revision: int
+    quarantine: QuarantineView | None
     quality: dict[str, float] | None = None
 
 
@@ -123,7 +136,7 @@ async def show(ask: Ask, control: Control) -> ModelView:
     name = ask.params["model"]
     return ModelView(
         name=name,
-        versions=[_view(version, control) for version in control.registry.versions(name)],
+        versions=[view(version, control) for version in control.registry.versions(name)],
         aliases=control.registry.aliases(name),
         history=control.registry.alias_history(name),
     )
@@ -249,10 +262,12 @@ def _summary(name: str, control: Control) -> ModelSummary:
         context=shown.manifest.context,
         quantisation=shown.manifest.quantisation,
         licence=shown.row.licence,
+        quarantined=[v.row.number for v in versions if v.quarantine and v.quarantine.is_open],
     )
 
 
-def _view(version: Version, control: Control) -> VersionView:
+def view(version: Version, control: Control) -> VersionView:
+    """Return a version as it is shown."""
     row: dict[str, Any] = msgspec.structs.asdict(version.row)
     row.pop("model")
     row.pop("manifest")
@@ -264,4 +279,17 @@ def _view(version: Version, control: Control) -> VersionView:
         lineage=control.registry.lineage(version),
         settings=version.settings,
         settings_revision=version.settings_revision,
+        quarantine=_quarantine(version),
+    )
+
+
+def _quarantine(version: Version) -> QuarantineView | None:
+    held = version.quarantine
+    if held is None:
+        return None
+    return QuarantineView(
+        open=held.is_open,
+        since=held.since,
+        findings=decode(held.findings),
+        release=held.release,
     )

@@ -13,6 +13,7 @@ from freehold.gateway.admin import (
     limits,
     models,
     records,
+    releases,
     status,
 )
 from freehold.gateway.admin.ask import Handler, Route
@@ -61,6 +62,9 @@ ROUTES: tuple[Route, ...] = (
            LaunchSettings),
     _route(f"PUT {_ALIAS}", "model:import", M.promote, M.AliasView, M.AliasBody),
     _route(f"POST {_ALIAS}/rollback", "model:import", M.roll_back, M.AliasView),
+    _route(f"POST {_VERSION}/release", "model:release", releases.release, M.VersionView,
+           releases.ReleaseBody),
+    _route(f"POST {_MODEL}/accept", "licence:accept", releases.accept, releases.AcceptedView),
     _route("GET /api/jobs", "model:read", jobs.list_jobs, list[Job]),
     _route("GET /api/jobs/{job}", "model:read", jobs.show, Job,
            query={"wait": "answer when the job is over, or after so many seconds, at most 30"}),

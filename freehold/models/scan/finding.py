@@ -1,5 +1,7 @@
 """What a scan found: one thing in one file, and who says so."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -13,3 +15,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     says: str
     by: str = "freehold"
+
+
+def encode(findings: Sequence[Finding]) -> str:
+    """Return findings as they are stored."""
+    return msgspec.json.encode(findings).decode()
+
+
+def decode(text: str) -> tuple[Finding, ...]:
+    """Return stored findings."""
+    return msgspec.json.decode(text, type=tuple[Finding, ...])

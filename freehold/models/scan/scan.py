@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from freehold.errors import Unavailable
 from freehold.models.scan.checks import NEEDS_OPINION, Item, examine, found, item
 from freehold.models.scan.clam import Clamd
@@ -125,13 +123,3 @@ def _clamav(items: Sequence[Item], settings: Scan, progress: Progress, total: in
 
 def _report(progress: Progress, before: int, total: int, done: int) -> None:
     progress("scan", before + done, total)
-
-
-def write(findings: Sequence[Finding]) -> str:
-    """Return findings as they are stored."""
-    return msgspec.json.encode(findings).decode()
-
-
-def read(text: str) -> tuple[Finding, ...]:
-    """Return stored findings."""
-    return msgspec.json.decode(text, type=tuple[Finding, ...])

@@ -96,7 +96,8 @@ def test_numbers_of_an_older_file_are_not_used_again(tmp_path: Path) -> None:
     columns = "model, number, digest, bytes, format, manifest, source, resolved, created"
     with database.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
-        connection.execute(text("DROP TABLE numbers"))
+        for later in ("numbers", "quarantine", "releases", "acceptances"):
+            connection.execute(text(f"DROP TABLE {later}"))
         connection.execute(text("INSERT INTO models VALUES ('m', 0)"))
         connection.execute(text(f"INSERT INTO versions ({columns}, created_by) VALUES ({values})"))
     database.close()
