@@ -42,9 +42,10 @@ class Folder:
         if not stat.S_ISREG(file.stat().st_mode):
             raise Invalid("invalid.source", f"{file} is not a regular file", param="source")
         name = path.name if path.is_dir() else file.name.removesuffix(".gguf")
+        kept = file.name if file.suffix in (".safetensors", ".onnx") else "model.gguf"
         return Fetched(
             name=name,
-            files={"model.gguf": file},
+            files={kept: file},
             resolved=str(file),
             moved=False,
             licence=_licence(path) if path.is_dir() else None,

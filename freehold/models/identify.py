@@ -35,7 +35,8 @@ class Identified(msgspec.Struct, frozen=True, kw_only=True):
 def identify(files: Mapping[str, Path]) -> Identified:
     """Return what the files make; ``Invalid`` when that is no model, or several."""
     weights = sorted(name for name in files if name.endswith(".gguf"))
-    if len(files) == 1 or weights:
+    others = any(name.endswith((".safetensors", ".onnx")) for name in files)
+    if weights or (len(files) == 1 and not others):
         return _gguf(files, weights or list(files))
     if ADAPTER in files and ADAPTER_CONFIG in files:
         return _adapter(files)

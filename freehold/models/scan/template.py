@@ -63,7 +63,7 @@ def objections(text: str) -> list[str]:
         return [f"is over {LONGEST_TEMPLATE >> 10} KiB long"]
     try:
         tree = sandbox().parse(text)
-        return list(dict.fromkeys(_walk(tree)))[:20]
+        return sorted(set(_walk(tree)), key=lambda said: ("inner" not in said, said))[:20]
     except TemplateError as error:
         return [f"cannot be read: {error}"[:200]]
     except (RecursionError, ValueError, OverflowError):
