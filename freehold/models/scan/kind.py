@@ -144,9 +144,6 @@ def _by_name(name: str) -> Kind | None:
     path = PurePosixPath(name)
     if _TEXTS.fullmatch(path.name):
         return "text"
-    for suffix in reversed(path.suffixes):
-        kind = _NAMES.get(suffix.lower())
-        # The last suffix counts, and any that would make code of it: model.pkl.txt is both.
-        if kind is not None and (suffix == path.suffix or kind in EXECUTES):
-            return kind
-    return None
+    kinds = [_NAMES.get(suffix.lower()) for suffix in path.suffixes]
+    # The last suffix counts, and any that would make code of it: model.pkl.txt is both.
+    return next((kind for kind in kinds if kind in EXECUTES), kinds[-1] if kinds else None)

@@ -13,7 +13,12 @@ LONGEST = 1024 * 1024
 MOST_OPCODES = 200_000
 _IMPORTED = re.compile(r"[A-Za-z_][\w.]* [A-Za-z_][\w.]*")
 _IMPORTS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"})
-_CALLS = frozenset({"REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "INST", "BINPERSID", "PERSID"})
+_ARGUMENTS = frozenset(
+    {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE", "GET", "BINGET", "LONG_BINGET", "DUP"}
+)
+"""What puts arguments where a call finds them, after what is called."""
+_CALLS = frozenset({"REDUCE", "NEWOBJ", "NEWOBJ_EX"})
+_CALLS_MARKED = frozenset({"OBJ", "INST", "BUILD"})
 
 
 def runs(data: bytes) -> str | None:
@@ -32,11 +37,12 @@ def runs(data: bytes) -> str | None:
 
 def _one(file: io.BytesIO) -> str | None:
     """Return what the pickle at the file's place runs; the place stays where it is none."""
-    start, imported, marked, strings = file.tell(), None, False, [""]
+    start, imported, marked, armed, strings = file.tell(), None, False, False, [""]
     try:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             name = opcode.name
             marked = marked or name == "MARK"
+            armed = armed or (imported is not None and name in _ARGUMENTS)
             if name in ("GLOBAL", "INST"):
                 if not _IMPORTED.fullmatch(str(argument)):
                     break
@@ -44,7 +50,8 @@ def _one(file: io.BytesIO) -> str | None:
                 strings = [*strings[-1:], argument]
             if name in _IMPORTS and (name != "INST" or marked):
                 imported = str(argument or ".".join(strings)).replace(" ", ".")[:120]
-            if (name in _CALLS and imported is not None) or number > MOST_OPCODES:
+            called = (name in _CALLS and armed) or (name in _CALLS_MARKED and (marked or armed))
+            if (called and imported is not None) or number > MOST_OPCODES:
                 return imported
             if name == "STOP":
                 return None
