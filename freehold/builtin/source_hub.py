@@ -55,6 +55,7 @@ class Hub:
             file = form["file"] or _choose(repo, names)
             if file not in names:
                 raise Missing("missing.source", f"{repo} has no file {file!r:.120}")
+            _check_file(repo, file)
             path = api.hf_hub_download(
                 repo,
                 file,
@@ -69,6 +70,18 @@ class Hub:
             resolved=f"hf:{repo}/{file}@{info.sha}",
             moved=True,
             licence=str(licence) if (licence := card.get("license")) else None,
+        )
+
+
+def _check_file(repo: str, file: str) -> None:
+    """Refuse a name that would lie elsewhere than in scratch: whoever serves it means harm."""
+    parts = file.split("/")
+    odd = not file.isprintable() or "\\" in file or ":" in file or len(file) > 500
+    if odd or any(part in ("", ".", "..") for part in parts):
+        raise Invalid(
+            "invalid.source",
+            f"{repo} lists a file {file!r:.120}, which is no name for one: nothing was fetched",
+            param="source",
         )
 
 

@@ -126,6 +126,20 @@ def test_what_is_not_there(
         fetch(hub[1], text, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../../out.gguf", "/etc/out.gguf", "a/../out.gguf", "a//out.gguf", "..\\out.gguf",
+     "C:out.gguf", "a\nb.gguf", "x" * 501 + ".gguf"],
+)  # fmt: skip
+def test_a_hostile_name_is_one_clear_refusal(
+    hub: tuple[Server, Hub], tmp_path: Path, name: str
+) -> None:
+    hub[0].files = {name: MODEL}
+    with pytest.raises(Invalid, match="which is no name for one: nothing was fetched"):
+        fetch(hub[1], "hf:org/m", tmp_path / "scratch")
+    assert not list(tmp_path.rglob("*out.gguf"))
+
+
 def test_a_gated_repository_says_how_to_get_in(hub: tuple[Server, Hub], tmp_path: Path) -> None:
     hub[0].gated = True
     with pytest.raises(Forbidden, match="accept its terms"):
