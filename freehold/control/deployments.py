@@ -208,7 +208,7 @@ class Deployments:
         found = []
         for entry in entries:
             version = self._version(entry.model, entry.sha256)
-            if version is None:
+            if version is None or (version.quarantine and version.quarantine.is_open):
                 continue
             number = version.row.number
             if self._registry.aliases(entry.model).get(entry.alias) != number:

@@ -1,0 +1,101 @@
+"""Quarantine and licences from outside: who may, who confirms, and what the record says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.house import House
+from tests.make_gguf import gguf, tweak
+
+BAD = {"general.architecture": "llama", "tokenizer.chat_template": "{{ ''.__class__ }}"}
+
+
+@pytest.fixture
+def stricter(new_house: Callable[..., House]) -> House:
+    settings = '[licences]\nask = ["gemma"]\ndeny = ["cc-by-nc-*"]\n'
+    return new_house(empty=True, settings=settings).start()
+
+
+def _key(house: House, principal: str, role: str) -> str:
+    made = house.call("POST", "/api/keys", {"principal": principal, "role": role})
+    key = made.json["key"]
+    assert isinstance(key, str)
+    return key
+
+
+def _import(house: House, source: Path, name: str, key: str) -> Any:
+    job = house.call("POST", "/api/models", {"source": str(source), "name": name}, key=key).json
+    return house.call("GET", f"/api/jobs/{job['id']}?wait=30").json
+
+
+def test_two_people_release_a_model_and_the_record_names_them(
+    stricter: House, weights: Path, tmp_path: Path
+) -> None:
+    house = stricter
+    bad = tweak(weights, tmp_path / "bad.gguf", {"tokenizer.chat_template": BAD[
+        "tokenizer.chat_template"]})  # fmt: skip
+    eve, ann, bob = (_key(house, name, role) for name, role in (
+        ("eve", "operator"), ("ann", "admin"), ("bob", "admin")))  # fmt: skip
+    assert _import(house, bad, "bad", eve)["state"] == "done"
+    shown = house.call("GET", "/api/models/bad").json
+    held = shown["versions"][0]["quarantine"]
+    assert held["open"]
+    assert held["findings"][0]["rule"] == "template.code"
+    assert shown["aliases"] == {}
+    deployment = {"name": "bad", "model": "bad:1"}
+    for key in (eve, ann, "admin"):
+        refused = house.call("PUT", "/api/deployments/bad", deployment, key=key)
+        assert (refused.status, refused.error["code"]) == (403, "refused.quarantined")
+    path = "/api/models/bad/versions/1/release"
+    assert house.call("POST", path, {"reason": "x"}, key=eve).error["code"] == "forbidden.role"
+    asked = house.call("POST", path, {"reason": "our own template"}, key=ann)
+    assert asked.json["quarantine"]["open"]
+    assert house.call("POST", path, {}, key=ann).error["code"] == "forbidden.same_person"
+    assert house.call("PUT", "/api/deployments/bad", deployment).status == 403
+    assert house.call("POST", path, {}, key=bob).json["quarantine"]["open"] is False
+    assert house.call("PUT", "/api/deployments/bad", deployment, key=eve).status == 200
+    acts = [record for record in house.audit() if record["action"] == "model:release"]
+    told = {(record["principal"], record["outcome"]) for record in acts}
+    assert {("ann", "ok"), ("bob", "ok"), ("eve", "refused"), ("ann", "refused")} == told
+    assert all(record["subject"] == f"POST {path}" for record in acts)
+
+
+def test_a_document_and_an_alias_do_not_get_around_it(stricter: House, tmp_path: Path) -> None:
+    house = stricter
+    (tmp_path / "bad.gguf").write_bytes(gguf(BAD))
+    ran = house.run_cli("model", "import", str(tmp_path / "bad.gguf"), "--name", "bad", "--json")
+    assert ran.returncode == 1
+    assert '"open": true' in ran.stdout
+    document = '[[deployments]]\nname = "d"\nmodel = "bad:1"\n'
+    refused = house.call("POST", "/api/desired/plan", {"document": document})
+    assert "in quarantine" in refused.error["message"]
+    assert house.call("PUT", "/api/desired", {"document": document}).status == 400
+    moved = house.call("PUT", "/api/models/bad/aliases/best", {"version": 1})
+    assert moved.error["code"] == "refused.quarantined"
+    digest = house.json("model", "show", "bad")["versions"][0]["digest"]
+    moving = f'[[aliases]]\nmodel = "bad"\nalias = "production"\nsha256 = "{digest}"\n'
+    house.call("PUT", "/api/desired", {"document": moving + document.replace("bad:1", "bad")})
+    shown = house.call("GET", "/api/deployments/d")
+    assert shown.status == 404 or not shown.json["replicas"]
+    assert house.call("GET", "/api/models/bad").json["aliases"] == {}
+    assert "1!" in house.cli("model", "list")
+    assert "IN QUARANTINE" in house.cli("model", "show", "bad")
+
+
+def test_licences_are_held_to_at_import_and_at_deploy(stricter: House, tmp_path: Path) -> None:
+    house = stricter
+    for name, licence in (("a", "cc-by-nc-4.0"), ("b", "gemma")):
+        fields = {"general.architecture": "llama", "general.license": licence}
+        (tmp_path / f"{name}.gguf").write_bytes(gguf(fields))
+    failed = _import(house, tmp_path / "a.gguf", "a", "admin")
+    assert failed["error"]["code"] == "refused.licence"
+    assert _import(house, tmp_path / "b.gguf", "b", "admin")["state"] == "done"
+    deployment = {"name": "b", "model": "b"}
+    refused = house.call("PUT", "/api/deployments/b", deployment)
+    assert (refused.status, refused.error["code"]) == (403, "refused.licence_not_accepted")
+    developer = _key(house, "dev", "developer")
+    assert house.call("POST", "/api/models/b/accept", key=developer).status == 403
+    assert "gemma accepted" in house.cli("model", "accept", "b")
+    assert house.call("PUT", "/api/deployments/b", deployment).status == 200

@@ -1,0 +1,252 @@
+"""What the scan finds is kept from everybody until two people let it go; nothing else is kept."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from freehold.builtin.source_folder import Folder
+from freehold.errors import Conflict, DigestMismatch, Forbidden, Invalid, Refused, Unavailable
+from freehold.models.admission import ASKING_HOLDS
+from freehold.models.deploy import Deployment, plan
+from freehold.models.pipeline import Arrival, Workshop, bring_in
+from freehold.models.registry import Registry, Version
+from freehold.models.release import accept, release
+from freehold.models.scan.finding import decode
+from freehold.settings import Licences, Runtime, Scan, Sources
+from freehold.store.blobs import Blobs
+from freehold.store.database import Database
+from tests.make_gguf import gguf
+from tests.make_safetensors import folder
+
+BAD = {"general.architecture": "llama", "tokenizer.chat_template": "{{ ''.__class__ }}"}
+
+
+class Shop:
+    def __init__(self, place: Path, **settings: object) -> None:
+        self.place = place
+        self.database = Database(place / "f.db")
+        self.policy = settings.pop("licences", Licences())
+        assert isinstance(self.policy, Licences)
+        blobs = Blobs(place / "blobs")
+        self.registry = Registry(self.database, blobs, self.policy)
+        self.workshop = Workshop(
+            sources={"folder": Folder(Sources())},
+            blobs=blobs,
+            registry=self.registry,
+            scratch=place / "scratch",
+            licences=self.policy,
+            **settings,  # type: ignore[arg-type]
+        )
+
+    def bring(self, source: Path, name: str = "m", by: str = "eve", **more: str) -> Version:
+        arrival = Arrival(source=str(source), name=name, **more)  # type: ignore[arg-type]
+        return bring_in(arrival, self.workshop, lambda *_: None, 1.0, by)[0]
+
+    def release(self, version: Version, by: str, reason: str = "", now: float = 2.0) -> Version:
+        return release(self.database, self.registry, version, reason, now, by)
+
+    def plan(self, model: str = "m") -> str | None:
+        return plan(Deployment(name="d", model=model), self.registry, Runtime()).reason
+
+    def blobs(self) -> int:
+        return len(list(self.workshop.blobs.digests()))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    made.database.close()
+
+
+def _gguf(place: Path, fields: dict[str, object] | None = None, name: str = "a") -> Path:
+    path = place / f"{name}.gguf"
+    path.write_bytes(
+        gguf({"general.architecture": "llama", "general.name": name, **(fields or {})})
+    )
+    return path
+
+
+def test_a_finding_makes_a_version_that_nobody_can_use(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    assert version.quarantine is not None
+    assert version.quarantine.is_open
+    assert [f.rule for f in decode(version.quarantine.findings)] == ["template.code"]
+    assert shop.registry.aliases("m") == {}
+    for reference in ("m", "m:1"):
+        with pytest.raises(Refused, match="in quarantine"):
+            shop.registry.resolve(reference)
+        assert "in quarantine" in str(shop.plan(reference))
+    with pytest.raises(Refused, match="in quarantine"):
+        shop.registry.promote("m", "production", 1, 2.0, "eve")
+    assert shop.blobs() == 1  # the bytes are kept, to be looked at
+
+
+def test_importing_it_again_lets_nothing_out(shop: Shop, tmp_path: Path) -> None:
+    source = _gguf(tmp_path, BAD)
+    shop.bring(source)
+    again = shop.bring(source, sha256=shop.registry.version("m", 1).row.digest)
+    assert again.quarantine is not None
+    assert again.quarantine.is_open
+    other = shop.bring(source, name="other")
+    assert other.quarantine is not None
+
+
+def test_a_sound_version_after_it_becomes_production(shop: Shop, tmp_path: Path) -> None:
+    shop.bring(_gguf(tmp_path, BAD))
+    shop.bring(_gguf(tmp_path, name="sound"))
+    assert shop.registry.aliases("m") == {"production": 2}
+    assert shop.plan() is None
+
+
+def test_two_people_release_it(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD), by="eve")
+    with pytest.raises(Invalid, match="say why"):
+        shop.release(version, "ann")
+    asked = shop.release(version, "ann", "we wrote this template")
+    assert asked.quarantine is not None
+    assert asked.quarantine.is_open
+    assert "in quarantine" in str(shop.plan("m:1"))
+    with pytest.raises(Forbidden, match="ann has asked"):
+        shop.release(version, "ann", "really")
+    with pytest.raises(Forbidden, match="eve has brought m:1 in"):
+        shop.release(version, "eve")
+    released = shop.release(version, "bob")
+    assert released.quarantine is not None
+    assert released.quarantine.release is not None
+    told = released.quarantine.release
+    assert (told.asked_by, told.confirmed_by) == ("ann", "bob")
+    assert told.reason == "we wrote this template"
+    assert shop.plan() is None
+    assert shop.registry.aliases("m") == {"production": 1}
+    with pytest.raises(Conflict, match="not in quarantine"):
+        shop.release(version, "ann", "again")
+
+
+def test_who_brought_it_in_may_ask_but_never_confirm(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD), by="eve")
+    shop.release(version, "eve", "trust me")
+    with pytest.raises(Forbidden):
+        shop.release(version, "eve")
+    assert shop.release(version, "bob").quarantine.is_open is False  # type: ignore[union-attr]
+
+
+def test_asking_does_not_hold_for_ever(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    shop.release(version, "ann", "why", now=2.0)
+    later = shop.release(version, "bob", "it is old", now=3.0 + ASKING_HOLDS)
+    assert later.quarantine is not None
+    assert later.quarantine.is_open
+    assert later.quarantine.release is not None
+    assert later.quarantine.release.asked_by == "bob"
+
+
+def test_a_sound_version_cannot_be_released(shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(Conflict, match="not in quarantine"):
+        shop.release(shop.bring(_gguf(tmp_path)), "ann", "why")
+
+
+def test_a_pickle_beside_sound_weights_is_quarantined_with_its_bytes(
+    shop: Shop, tmp_path: Path
+) -> None:
+    place = folder(tmp_path / "m", extra__bin=pickle.dumps(print))
+    version = shop.bring(place)
+    assert version.quarantine is not None
+    assert {each.name for each in version.artifacts} >= {"extra.bin", "model.safetensors"}
+
+
+@pytest.mark.parametrize("data", [b"\x80\x04.", b"PK\x03\x04", b"nonsense", gguf()[:-40]])
+def test_what_is_no_model_is_refused_and_not_kept(shop: Shop, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.gguf").write_bytes(data)
+    with pytest.raises(Invalid):
+        shop.bring(tmp_path / "a.gguf")
+    place = folder(tmp_path / "m", model__safetensors=data)
+    with pytest.raises(Invalid):
+        shop.bring(place)
+    assert (shop.registry.names(), shop.blobs()) == ([], 0)
+
+
+def test_a_wrong_file_beside_sound_weights_is_refused_and_not_kept(
+    shop: Shop, tmp_path: Path
+) -> None:
+    with pytest.raises(Invalid, match=r"special_tokens_map.json: .* twice"):
+        shop.bring(folder(tmp_path / "m", special_tokens_map__json='{"a": 1, "a": 2}'))
+    assert (shop.registry.names(), shop.blobs()) == ([], 0)
+
+
+def test_nothing_comes_in_while_a_hook_does_not_answer(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, scan=Scan(clamd=f"unix:{tmp_path / 'nobody'}"))
+    with pytest.raises(Unavailable, match="clamd"):
+        shop.bring(_gguf(tmp_path))
+    assert (shop.registry.names(), shop.blobs()) == ([], 0)
+    shop.database.close()
+
+
+def test_a_folder_is_pinned_by_the_digest_of_its_list(shop: Shop, tmp_path: Path) -> None:
+    place = folder(tmp_path / "m")
+    version = shop.bring(place)
+    assert shop.bring(place, sha256=version.row.digest).row.number == 1
+    (place / "README.md").write_text("# more")
+    with pytest.raises(DigestMismatch, match="nothing was kept"):
+        shop.bring(place, name="other", sha256=version.row.digest)
+    assert shop.registry.names() == ["m"]
+    assert shop.blobs() == len(version.artifacts)
+    assert shop.bring(place).row.number == 2
+
+
+def test_other_formats_and_adapters_are_not_deployed_alone(shop: Shop, tmp_path: Path) -> None:
+    shop.bring(folder(tmp_path / "m"))
+    assert "is safetensors, and the engine here runs GGUF" in str(shop.plan())
+    lora = {
+        "general.type": "adapter", "adapter.type": "lora", "general.base_model.count": 1,
+        "general.base_model.0.name": "Base",
+    }  # fmt: skip
+    shop.bring(_gguf(tmp_path, lora), name="lora")
+    assert "lora:1 is an adapter for Base" in str(shop.plan("lora"))
+
+
+def _policy(tmp_path: Path, **rules: object) -> Shop:
+    return Shop(tmp_path, licences=Licences(**rules))  # type: ignore[arg-type]
+
+
+def test_a_denied_licence_is_not_taken_in(tmp_path: Path) -> None:
+    shop = _policy(tmp_path, deny=("gemma",))
+    source = _gguf(tmp_path, {"general.license": "gemma"})
+    with pytest.raises(Refused, match="under the licence gemma"):
+        shop.bring(source)
+    with pytest.raises(Refused, match="nothing was kept"):
+        shop.bring(source, licence="mit")  # saying otherwise does not help
+    assert (shop.registry.names(), shop.blobs()) == ([], 0)
+    shop.database.close()
+
+
+def test_a_licence_that_is_denied_later_is_not_deployed(shop: Shop, tmp_path: Path) -> None:
+    shop.bring(_gguf(tmp_path, {"general.license": "gemma"}), licence="mit")
+    assert shop.plan() is None
+    later = Registry(shop.database, shop.workshop.blobs, Licences(deny=("gemma",)))
+    reason = plan(Deployment(name="d", model="m"), later, Runtime()).reason
+    assert "denies" in str(reason)
+
+
+def test_a_licence_that_asks_is_accepted_once(tmp_path: Path) -> None:
+    shop = _policy(tmp_path, ask=("gemma",), unknown="ask")
+    shop.bring(_gguf(tmp_path, {"general.license": "gemma"}))
+    assert "freehold model accept m" in str(shop.plan())
+    given = accept(shop.database, shop.registry, "m", shop.policy, 5.0, "ann")
+    assert [(each.licence, each.accepted_by) for each in given] == [("gemma", "ann")]
+    assert shop.plan() is None
+    shop.bring(_gguf(tmp_path, {"general.license": "gemma"}, name="next"))
+    assert shop.plan("m:2") is None
+    shop.bring(_gguf(tmp_path, name="untold"), name="n")  # another model, another yes
+    assert "freehold model accept n" in str(shop.plan("n"))
+    with pytest.raises(Refused, match="unknown"):
+        shop.registry.resolve("n")
+    shop.database.close()
+
+
+def test_there_is_nothing_to_accept_where_nothing_asks(shop: Shop, tmp_path: Path) -> None:
+    shop.bring(_gguf(tmp_path))
+    with pytest.raises(Conflict, match="no licence of m is one that must be accepted"):
+        accept(shop.database, shop.registry, "m", Licences(), 5.0, "ann")
