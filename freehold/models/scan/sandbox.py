@@ -38,6 +38,7 @@ def sandbox() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, LoopControlExtension]
     )
     made.filters["tojson"] = _to_json
+    made.filters["from_json"] = json.loads
     made.globals["raise_exception"] = _raise
     made.globals["strftime_now"] = _strftime_now
     return made

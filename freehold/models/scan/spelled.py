@@ -24,7 +24,9 @@ _TEXT: dict[str, _Change] = {
     "title": str.title,
     "capitalize": str.capitalize,
 }
-_BUILDERS = frozenset((*_TEXT, "format", "join", "replace", "truncate", "map", "first", "last"))
+_BUILDERS = frozenset(
+    (*_TEXT, "from_json", "format", "join", "replace", "truncate", "map", "first", "last")
+)
 
 
 class Spelling:

@@ -46,6 +46,7 @@ REACHES = {
     "by a loop": "{% for c in ['__class__'] %}{{ ''[c] }}{% endfor %}",
     "by a block": "{% set a %}__class__{% endset %}{{ ''[a] }}",
     "by a condition": "{{ ''['a' if x else '__class__'] }}",
+    "from json": "{{ ''['\"a\"'|from_json] }}",
     "attr": "{{ ''|attr('x') }}",
     "map by attribute": "{{ messages|map(attribute='__class__')|list }}",
     "map by a path": "{{ messages|map(attribute='a.__class__')|list }}",
@@ -58,6 +59,10 @@ REACHES = {
 }
 OTHERS = {
     "format": "{{ '{0.a}'.format(x) }}",
+    "format by index": "{{ '{0[a]}'.format(x) }}",
+    "format within a format": "{{ '{:{0.a}}'.format(x) }}",
+    "format of a variable": "{{ x.format(y) }}",
+    "format that is none": "{{ '{'.format(y) }}",
     "format_map": "{{ '{a.b}'.format_map(x) }}",
     "import": "{% import 'x' as y %}",
     "from": "{% from 'x' import y %}",
@@ -104,7 +109,8 @@ def test_what_no_template_needs_is_refused(name: str) -> None:
      "{{ messages[messages|length - 1] }}", "{{ x[y] }}", "{{ x[y.z] }}", "{{ x[1:] }}",
      "{% set i = a - 1 %}{{ x[i] }}", "{% set ns.i = ns.i + 1 %}{{ x[ns.i] }}",
      "{% for k in x %}{{ x[k] }}{% endfor %}", "{{ x['a_b'] }}", "{{ '__' ~ x ~ '__' }}",
-     "{{ x|replace('_', ' ') }}", "{{ x.items()|list }}", "{{ {'a': 1}.a }}"],
+     "{{ x|replace('_', ' ') }}", "{{ x.items()|list }}",
+     "{{ '{} of {0} {a:>8}'.format(1, a=2) }}", "{{ x|from_json }}", "{{ {'a': 1}.a }}"],
 )  # fmt: skip
 def test_ordinary_ways_are_not(text: str) -> None:
     assert objections(text) == []
