@@ -22,8 +22,8 @@ def _words(text: str) -> frozenset[str]:
 FILTERS = _words(
     "abs batch capitalize count d default dictsort e escape first float forceescape from_json "
     "groupby indent int items join last length list lower map max min reject rejectattr replace "
-    "reverse round safe select selectattr slice sort string striptags sum title tojson trim truncate "
-    "unique upper urlencode wordcount"
+    "reverse round safe select selectattr slice sort string striptags sum title tojson trim "
+    "truncate unique upper urlencode wordcount"
 )
 TESTS = _words(
     "boolean callable defined divisibleby eq equalto even false filter float ge gt greaterthan in "
