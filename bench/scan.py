@@ -90,7 +90,7 @@ def measure(more: Path | None = None) -> dict[str, Any]:
         ours = {name: _ours(root / "tricks" / name) for name in tricks}
         ours_sound = {name: _ours_file(path) for name, [path] in sound.items()}
         others = {peer: _peer(peer, tricks) for peer in PEERS}
-        others_sound = {peer: _peer(peer, sound) for peer in PEERS}
+        others_sound = {peer: _peer(peer, sound) for peer in PEERS}  # modelaudit takes minutes
     _print(ours, others)
     return {
         "tricks": len(tricks),

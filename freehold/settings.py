@@ -123,8 +123,8 @@ class Scan(Section, frozen=True):
     ``clamd`` is a ClamAV daemon, as ``unix:/run/clamav/clamd.ctl`` or ``tcp:127.0.0.1:3310``; files
     go to it in windows of ``clamd_window`` bytes, which must be below half of its limits.
     ``yara`` are files of YARA rules. Both are asked about every file once they are set, and nothing
-    is taken in while they do not answer. ``seconds`` is what a second opinion may take, beside one
-    for every 20 MiB, and ``template_seconds`` what rendering the templates of a file may.
+    is taken in while they do not answer. ``seconds`` of processor time are what a second opinion
+    may take, beside one for every 20 MiB, and ``template_seconds`` what rendering templates may.
     """
 
     clamd: str = ""

@@ -14,10 +14,15 @@ from freehold.settings import environment
 MEMORY = 3 * 1024 * 1024 * 1024
 """Bytes of address space: what numerical libraries reserve counts too."""
 OUTPUT = 1024 * 1024
+PATIENCE = 60
+"""Seconds to wait beyond ten times a task's own, which are of processor time."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child shall do: ``render`` templates, or give an ``opinion`` on or ``yara`` a file."""
+    """What a child shall do: ``render`` templates, or give an ``opinion`` on or ``yara`` a file.
+
+    ``memory`` is in bytes, ``seconds`` are of processor time.
+    """
 
     act: str
     texts: tuple[str, ...] = ()
@@ -47,14 +52,16 @@ def confined(task: Task) -> Said:
                 [sys.executable, "-I", "-X", "utf8", "-m", "freehold.models.scan.child"],
                 input=msgspec.json.encode(task),
                 capture_output=True,
-                timeout=task.seconds + 10,
+                timeout=PATIENCE + task.seconds * 10,
                 check=False,
                 cwd=scratch,
                 env=_environment(scratch),
                 start_new_session=True,
             )
-        except subprocess.TimeoutExpired as error:
-            raise Stopped(f"it took over {task.seconds} seconds") from error
+        except subprocess.TimeoutExpired as error:  # its own time was not up: it got none
+            raise Unavailable(
+                "unavailable.scan", "this machine is too busy to scan: import it again later"
+            ) from error
         except OSError as error:
             raise Unavailable(
                 "unavailable.scan", f"cannot start a process to scan in: {error.strerror}"

@@ -38,9 +38,7 @@ def scan(
     for each in items:
         findings += examine(each)
     suspected = {finding.file for finding in findings}
-    for each in items:
-        if each.templates:
-            findings += _rendered(each, settings)
+    findings += _rendered([each for each in items if each.templates], settings)
     findings += _second_opinion(
         [
             each
@@ -54,16 +52,21 @@ def scan(
     return tuple(dict.fromkeys(findings))[:MOST_FINDINGS]
 
 
-def _rendered(it: Item, settings: Scan) -> list[Finding]:
-    """Render a file's templates where they can do nothing."""
-    task = Task(
-        act="render", texts=tuple(it.templates), seconds=settings.template_seconds, memory=1 << 29
-    )
+def _rendered(items: Sequence[Item], settings: Scan) -> list[Finding]:
+    """Render templates where they can do nothing: all together, or each by itself if stopped."""
+    of = [each for each in items for _ in each.templates]
+    texts = tuple(text for each in items for text in each.templates)
+    if not texts:
+        return []
+    task = Task(act="render", texts=texts, seconds=settings.template_seconds, memory=1 << 29)
     try:
         said = confined(task)
     except Stopped as error:
-        return [found(it, "template.bomb", f"rendering its template was stopped: {error}")]
-    return [found(it, rule, f"its template, {says}") for rule, _, says, _ in said.found]
+        if len(items) > 1:
+            return [one for each in items for one in _rendered([each], settings)]
+        text = f"rendering its template was stopped: {error}"
+        return [found(items[0], "template.bomb", text)]
+    return [found(of[place], rule, f"its template, {says}") for rule, place, says, _ in said.found]
 
 
 def _second_opinion(items: Sequence[Item], settings: Scan) -> list[Finding]:
