@@ -25,6 +25,7 @@ TARGETS = {
     "tokens": "at least 0.98 of the bare engine",
     "import": "within 10 s and 150 MB over the interpreter",
     "balance": "ahead of vllm-router's cache_aware on four replicas",
+    "scan": "every trick caught, no false alarm",
     "humaneval": "pass@1 equal to the bare engine's",
 }
 

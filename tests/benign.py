@@ -64,6 +64,9 @@ def _weights() -> dict[str, bytes]:
         f"{dtype}/model.safetensors": safetensors({"w": (dtype, [4, 4]), "b": (dtype, [8])})
         for dtype in DTYPES
     }
+    found["whole/model.gguf"] = gguf(
+        {"general.architecture": "llama", "tokenizer.huggingface.json": "x" * 3_000_000}
+    )
     found["meta/model.safetensors"] = safetensors(metadata={"format": "pt", "total": "{}"})
     found["empty/model.safetensors"] = safetensors({"w": ("F32", [0, 4]), "s": ("I64", [])})
     found["bare/model.safetensors"] = header({})
@@ -124,6 +127,8 @@ def _tokenizers() -> dict[str, bytes]:
         "a/vocab.txt": b"[PAD]\n[UNK]\nthe\n##ing\n__class__\n{{\n",
         "b/vocab.txt": b"cposix\nsystem\nthe\n(S\ntR\n.\n",
         "a/vocab.json": _json(vocabulary),
+        "ranked/tokenizer.model": b"IQ== 0\nIg== 1\nIw== 2\n",
+        "qwen/qwen.tiktoken": b"IQ== 0\nIg== 1\n",
         "a/added_tokens.json": _json({"<|im_start|>": 151644}),
     }  # fmt: skip
 

@@ -255,5 +255,10 @@ def _describe(version: dict[str, Any]) -> str:
         ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),
     )
     lines = [f"  {name:<14}{value}" for name, value in facts]
+    if adapter := manifest["adapter"]:
+        base = (manifest["base_models"] or ["a model it does not name"])[0]
+        lines.insert(
+            2, f"  {'adapter':<14}{adapter['method']} of rank {adapter['rank']} for {base}"
+        )
     lines += _quarantine(version["quarantine"])
     return f"version {version['number']}\n" + "\n".join(lines)

@@ -69,6 +69,10 @@ def _unheld(document: Document, shop: Workshop) -> Iterable[str]:
         named = names_file(entry.source, shop.sources)
         if named is None or named.exists() or is_held(entry.sha256, shop.blobs):
             continue
+        if entry.name in shop.registry.names() and any(
+            version.row.digest == entry.sha256 for version in shop.registry.versions(entry.name)
+        ):
+            continue
         yield (
             f"{entry.name} needs the bytes of sha256:{entry.sha256}, and there is no {named}: "
             f"freehold model import FILE --name {entry.name} --sha256 {entry.sha256} brings them in"

@@ -35,19 +35,11 @@ CHUNK = 1024 * 1024
 
 _SCALARS = MappingProxyType(
     {
-        0: ("uint8", "<B"),
-        1: ("int8", "<b"),
-        2: ("uint16", "<H"),
-        3: ("int16", "<h"),
-        4: ("uint32", "<I"),
-        5: ("int32", "<i"),
-        6: ("float32", "<f"),
-        7: ("bool", "<B"),
-        10: ("uint64", "<Q"),
-        11: ("int64", "<q"),
-        12: ("float64", "<d"),
+        0: ("uint8", "<B"), 1: ("int8", "<b"), 2: ("uint16", "<H"), 3: ("int16", "<h"),
+        4: ("uint32", "<I"), 5: ("int32", "<i"), 6: ("float32", "<f"), 7: ("bool", "<B"),
+        10: ("uint64", "<Q"), 11: ("int64", "<q"), 12: ("float64", "<d"),
     }
-)
+)  # fmt: skip
 _STRING, _ARRAY = 8, 9
 
 TENSOR_TYPES = MappingProxyType(
@@ -212,9 +204,16 @@ class _Reader:
                     arrays[key] = value
                 else:
                     metadata[key] = value
+            elif kind == _STRING and "template" not in key and self._next_is_long(key):
+                arrays[key] = ArraySummary("string", 1, self._skip_strings(1, key))
             else:
                 metadata[key] = self._value(kind, key)
         return metadata, arrays
+
+    def _next_is_long(self, key: str) -> bool:  # a whole tokenizer, as some converters leave it
+        self._fill(8, key)
+        length: int = struct.unpack_from("<Q", self._buffer, self._at)[0]
+        return LONGEST_STRING < length <= self._left - 8
 
     def _value(self, kind: int, key: str) -> Scalar:
         if kind == _STRING:
@@ -273,7 +272,7 @@ class _Reader:
     def _string_length(self, key: str) -> int:
         self._fill(8, key)
         length: int = struct.unpack_from("<Q", self._buffer, self._at)[0]
-        if length > min(LONGEST_STRING, self._left - 8):
+        if length > min(METADATA_BUDGET, self._left - 8):
             raise self._lies(f"a string of {key!r:.80}", length)
         return length
 

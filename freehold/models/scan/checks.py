@@ -26,6 +26,8 @@ WHOLE = 4 * 1024 * 1024
 MOST_TEMPLATES = 64
 NEEDS_OPINION: frozenset[Kind] = frozenset({"unknown", "numbers"})
 """Kinds that our own reading does not settle."""
+_RANKED = re.compile(rb"([A-Za-z0-9+/]+=* \d+\r?\n){2}")
+"""How a vocabulary begins that is a text: pieces in base64, each with its rank."""
 _PLAIN_NUMBERS = re.compile(r"[<>|=]?[?biufc]\d{0,2}")
 
 
@@ -104,6 +106,8 @@ def _json(it: Item) -> Iterator[Finding]:
             "invalid.json_file", f"cannot use this model file: not sound JSON: {error}"
         ) from error
     for name, raw in parts.items():
+        if len(raw) > WHOLE and "template" in name:
+            yield found(it, "template.code", f"the template {name[:80]} is over 4 MiB long")
         if len(raw) <= WHOLE:
             yield from _templates(it, name, strict_json.decode(bytes(raw), name, WHOLE))
 
@@ -122,6 +126,9 @@ def _sentencepiece(it: Item) -> Iterator[Finding]:
     if it.size > LONGEST_TEXT:
         raise Invalid("invalid.tokenizer", "cannot use this tokenizer: it is over 64 MiB long")
     data = it.path.read_bytes()
+    if _RANKED.match(data):
+        yield from _plain_text(it)
+        return
     pieces = 0
     for field, wire, _, _ in fields(data, 0, len(data), Budget()):
         if not 1 <= field <= 5 or wire != BYTES:

@@ -70,6 +70,7 @@ _NAMES: MappingProxyType[str, Kind] = MappingProxyType(
         ".toml": "text",
         ".yaml": "text",
         ".yml": "text",
+        ".tiktoken": "text",
         ".model": "sentencepiece",
         ".spm": "sentencepiece",
         ".png": "picture",

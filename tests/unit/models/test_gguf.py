@@ -197,3 +197,26 @@ def test_coverage_guided_fuzzing_finds_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert f"Done {runs} runs" in ran.stderr
+
+
+def test_texts_that_are_kept_take_little(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf({"general.architecture": "x", "a": "y" * (3 << 20)}))
+    header = read_header(path)  # walked over, not kept
+    assert header.arrays["a"].count == 1
+    many = {f"key{number}": "y" * (1 << 20) for number in range(9)}
+    path.write_bytes(gguf({"general.architecture": "x", **many}))
+    with pytest.raises(Invalid, match="texts are over 8 MiB"):
+        read_header(path)
+    path.write_bytes(gguf({"general.architecture": "x", "a.template": "y" * (3 << 20)}))
+    with pytest.raises(Invalid):
+        read_header(path)
+
+
+def test_a_tail_that_no_tensor_owns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf() + bytes(31))  # padding
+    assert read_header(path).tensors
+    path.write_bytes(gguf() + bytes(32))
+    with pytest.raises(Invalid, match="32 bytes at its end belong to no tensor"):
+        read_header(path)
