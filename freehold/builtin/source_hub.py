@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
+from freehold.models.scan.kind import kind_of
 from freehold.models.source import Fetched, Origin, Progress
 from freehold.settings import Sources, resolve_secret
 
 _FORM = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?", re.ASCII
 )
+NEEDED = frozenset({"safetensors", "json", "template", "text", "sentencepiece"})
+"""Kinds of files that a model in safetensors has: what could run anything is not even fetched."""
+MOST_FILES = 1000
 PREFERRED = ("*q4_k_m*", "*q5_k_m*", "*q8_0*")
 
 
@@ -33,7 +37,7 @@ class Hub:
         return Origin(source="hub", location=text.removeprefix("hf:"))
 
     def fetch(self, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
-        """Download one file of a repository at one commit."""
+        """Download one file of a repository, or a model in several, at one commit."""
         # Imported here: an idle server must not pay for it.
         from huggingface_hub import HfApi, constants
 
@@ -52,22 +56,29 @@ class Hub:
         with _explained(repo):
             info = api.model_info(repo, revision=form["revision"], timeout=self._settings.timeout)
             names = [each.rfilename for each in info.siblings or []]
-            file = form["file"] or _choose(repo, names)
-            if file not in names:
-                raise Missing("missing.source", f"{repo} has no file {file!r:.120}")
-            _check_file(repo, file)
-            path = api.hf_hub_download(
-                repo,
-                file,
-                revision=info.sha,
-                local_dir=scratch / "hub",
-                tqdm_class=_reporter(progress),
-            )
+            wanted = [form["file"]] if form["file"] else _choose(repo, names)
+            for file in wanted:
+                if file not in names:
+                    raise Missing("missing.source", f"{repo} has no file {file!r:.120}")
+                _check_file(repo, file)
+            found = {
+                file: Path(
+                    api.hf_hub_download(
+                        repo,
+                        file,
+                        revision=info.sha,
+                        local_dir=scratch / "hub",
+                        tqdm_class=_reporter(progress),
+                    )
+                )
+                for file in wanted
+            }
         card: Any = info.card_data or {}
+        only = wanted[0] if len(wanted) == 1 else ""
         return Fetched(
-            name=Path(file).name.removesuffix(".gguf"),
-            files={"model.gguf": Path(path)},
-            resolved=f"hf:{repo}/{file}@{info.sha}",
+            name=Path(only or repo).name.removesuffix(".gguf"),
+            files={"model.gguf": found[only]} if only else found,
+            resolved=f"hf:{repo}{'/' if only else ''}{only}@{info.sha}",
             moved=True,
             licence=str(licence) if (licence := card.get("license")) else None,
         )
@@ -85,15 +96,20 @@ def _check_file(repo: str, file: str) -> None:
         )
 
 
-def _choose(repo: str, names: list[str]) -> str:
+def _choose(repo: str, names: list[str]) -> list[str]:
+    """Return the GGUF file that is meant; where there is none, all that safetensors need."""
     models = [name for name in names if name.lower().endswith(".gguf")]
     if len(models) == 1:
-        return models[0]
+        return models
     for pattern in PREFERRED:
         found = [name for name in models if fnmatch.fnmatch(name.lower(), pattern)]
         if len(found) == 1:
-            return found[0]
-    listed = ", ".join(models[:20]) or "no .gguf file at all"
+            return found
+    if not models and any(name.endswith(".safetensors") for name in names):
+        needed = [name for name in names if kind_of(name, b"")[0] in NEEDED and name[0] != "."]
+        if len(needed) <= MOST_FILES:
+            return sorted(needed)
+    listed = ", ".join(models[:20]) or "no .gguf file and no safetensors"
     raise Invalid("invalid.source", f"{repo} holds {listed}: name one, as hf:{repo}/FILE")
 
 

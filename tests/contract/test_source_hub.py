@@ -11,10 +11,12 @@ import pytest
 
 from freehold.builtin.source_hub import Hub
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
+from freehold.models.identify import identify
 from freehold.models.source import Origin
 from freehold.settings import Sources
 from tests.house import House
 from tests.make_gguf import gguf
+from tests.make_safetensors import folder
 from tests.servers import ranged, reply, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -91,6 +93,21 @@ def test_a_file_at_its_commit(hub: tuple[Server, Hub], tmp_path: Path) -> None:
 def test_the_usual_quantisation_is_chosen(hub: tuple[Server, Hub], tmp_path: Path) -> None:
     fetched = fetch(hub[1], "hf:org/m", tmp_path)
     assert fetched.name == "m-Q4_K_M"  # type: ignore[attr-defined]
+
+
+def test_a_model_in_safetensors_comes_with_what_it_needs(
+    hub: tuple[Server, Hub], tmp_path: Path
+) -> None:
+    made = folder(tmp_path / "made")
+    hub[0].files = {path.name: path.read_bytes() for path in made.iterdir()}
+    hub[0].files |= {"pytorch_model.bin": b"x", "train.py": b"x", "a.png": b"x", ".hidden": b"x"}
+    fetched = hub[1].fetch(
+        Origin(source="hub", location="org/m"), tmp_path / "scratch", lambda *_: None
+    )
+    assert sorted(fetched.files) == sorted(path.name for path in made.iterdir())
+    assert (fetched.name, fetched.resolved) == ("m", f"hf:org/m@{COMMIT}")
+    assert identify(fetched.files).format == "safetensors"
+    assert not any(path.endswith((".bin", ".py")) for path, _ in hub[0].asked)
 
 
 def test_a_download_that_broke_off_goes_on(hub: tuple[Server, Hub], tmp_path: Path) -> None:
