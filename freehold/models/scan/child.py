@@ -85,7 +85,7 @@ def _opinion(task: Task) -> Found:
     from fickling.fickle import Pickled
     from modelaudit.core import scan_model_directory_or_file
 
-    for place, path in enumerate(task.paths):
+    for place, path in enumerate(_called_as_they_are(task)):
         result = scan_model_directory_or_file(path).model_dump()
         if not result["scanner_names"] or not result["success"] or result["has_errors"]:
             yield "opinion.none", place, "it does not know this kind of file", "modelaudit"
@@ -100,6 +100,15 @@ def _opinion(task: Task) -> Found:
                 parsed = None
         if parsed is not None and len(parsed) > 1 and parsed.has_import:
             yield "opinion.suspicious", place, "a pickle that imports is in it", "fickling"
+
+
+def _called_as_they_are(task: Task) -> Iterator[str]:
+    """Yield paths whose last part is a file's own name: stored bytes are named by their digest."""
+    for place, (path, name) in enumerate(zip(task.paths, task.names, strict=True)):
+        link = Path(str(place), name.rpartition("/")[2])
+        link.parent.mkdir()
+        link.symlink_to(path)
+        yield str(link.absolute())
 
 
 def _yara(task: Task) -> Found:

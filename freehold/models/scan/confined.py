@@ -21,12 +21,14 @@ PATIENCE = 60
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """What a child shall do: ``render`` templates, or give an ``opinion`` on or ``yara`` a file.
 
+    ``names`` are what the files at ``paths`` are called within their model.
     ``memory`` is in bytes, ``seconds`` are of processor time.
     """
 
     act: str
     texts: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     rules: str = ""
     memory: int = MEMORY
     seconds: int = 60

@@ -107,7 +107,8 @@ def _yara(items: Sequence[Item], settings: Scan) -> list[Finding]:
 def _ask(act: str, items: Sequence[Item], settings: Scan, rules: str = "") -> Said:
     paths = tuple(str(each.path.absolute()) for each in items)
     seconds = settings.seconds + sum(each.size for each in items) // (20 << 20)
-    return confined(Task(act=act, paths=paths, rules=rules, seconds=seconds))
+    names = tuple(each.name for each in items)
+    return confined(Task(act=act, paths=paths, names=names, rules=rules, seconds=seconds))
 
 
 def _clamav(items: Sequence[Item], settings: Scan, progress: Progress, total: int) -> list[Finding]:
