@@ -85,9 +85,12 @@ def test_what_nobody_here_reads_gets_a_second_opinion(tmp_path: Path) -> None:
     head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }".ljust(117) + b"\n"
     numbers = b"\x93NUMPY\x01\x00" + bytes([118, 0]) + head + bytes(8)
     (tmp_path / "0123abcd").write_bytes(numbers)  # as bytes are stored
-    assert scan({"mean.npy": tmp_path / "0123abcd"}, Scan(), quiet) == ()
-    found = scan(_one(tmp_path, "what.xyz", b"\x01\x02\x03" * 100), Scan(), quiet)
-    assert [(each.rule, each.by) for each in found] == [("opinion.none", "modelaudit")]
+    files = {"mean.npy": tmp_path / "0123abcd"}
+    files |= _one(tmp_path, "what.xyz", b"\x01\x02\x03" * 100)
+    found = scan(files, Scan(), quiet)
+    assert [(each.file, each.rule, each.by) for each in found] == [
+        ("what.xyz", "opinion.none", "modelaudit")
+    ]
 
 
 def test_an_opinion_that_does_not_come_is_no_good_one(tmp_path: Path) -> None:
