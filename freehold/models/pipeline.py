@@ -64,8 +64,7 @@ def bring_in(
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     fetched = _held(arrival, origin, shop) or source.fetch(origin, scratch, progress)
     try:
-        said = arrival.licence or fetched.licence
-        _check_licence(_identified(fetched.files), said, arrival, shop.licences)
+        _check_licence(_identified(fetched.files), fetched, arrival, shop.licences)
         # Files in scratch are ours alone; others may be written to while they are scanned.
         found = scan_files(fetched.files, shop, progress) if fetched.moved else None
         artifacts = _store(fetched, shop, progress)
@@ -155,15 +154,16 @@ def _identified(files: Mapping[str, Path]) -> Identified:
 
 
 def _check_licence(
-    identified: Identified, said: str | None, arrival: Arrival, policy: Licences
+    identified: Identified, fetched: Fetched, arrival: Arrival, policy: Licences
 ) -> None:
-    """Refuse what could never be deployed, before it takes any room."""
-    told = identified.manifest.licence
-    if judge((said, told), policy) == "deny":
+    """Refuse what could never be deployed, before it takes any room; whoever says so."""
+    told = (arrival.licence, fetched.licence, identified.manifest.licence)
+    if judge(told, policy) == "deny":
+        names = ", ".join(dict.fromkeys(name for name in told if name)) or "unknown"
         raise Refused(
             "refused.licence",
-            f"{arrival.source} is under the licence {said or told or 'unknown'}, which the setting "
-            "licences of this Freehold denies: nothing was kept",
+            f"{arrival.source} is under the licence {names}, which the setting licences of this "
+            "Freehold denies: nothing was kept",
             param="source",
         )
 
@@ -203,6 +203,8 @@ def _draft(
         shop.registry.discard(artifacts)
         raise
     manifest = identified.manifest
+    if arrival.licence and manifest.licence is None:  # saying another takes nothing back
+        manifest = msgspec.structs.replace(manifest, licence=fetched.licence)
     return Draft(
         model=arrival.name or suggest_name(fetched.name),
         manifest=manifest,

@@ -230,6 +230,21 @@ def test_a_licence_that_is_denied_later_is_not_deployed(shop: Shop, tmp_path: Pa
     assert "denies" in str(reason)
 
 
+def test_saying_another_licence_than_the_card_gets_around_nothing(tmp_path: Path) -> None:
+    shop = _policy(tmp_path, ask=("gemma",), deny=("cc-*",))
+    place = tmp_path / "m"
+    place.mkdir()
+    _gguf(place)
+    (place / "README.md").write_text("---\nlicense: gemma\n---\n")
+    version = shop.bring(place, licence="mit")
+    assert version.row.licence == "mit"
+    assert "freehold model accept m" in str(shop.plan())
+    (place / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    with pytest.raises(Refused, match=r"under the licence mit, cc-by-nc-4\.0"):
+        shop.bring(place, licence="mit")
+    shop.database.close()
+
+
 def test_a_licence_that_asks_is_accepted_once(tmp_path: Path) -> None:
     shop = _policy(tmp_path, ask=("gemma",), unknown="ask")
     shop.bring(_gguf(tmp_path, {"general.license": "gemma"}))
