@@ -1,5 +1,6 @@
 """Run what reads hostile bytes in a process of its own: little memory, little time, no network."""
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from freehold.settings import environment
 MEMORY = 3 * 1024 * 1024 * 1024
 """Bytes of address space: what numerical libraries reserve counts too."""
 OUTPUT = 1024 * 1024
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""How a child ends that is not to blame: over its own limits it ends by another signal."""
 PATIENCE = 60
 """Seconds to wait beyond ten times a task's own, which are of processor time."""
 
@@ -68,6 +71,12 @@ def confined(task: Task) -> Said:
             raise Unavailable(
                 "unavailable.scan", f"cannot start a process to scan in: {error.strerror}"
             ) from error
+    if ran.returncode in _FROM_OUTSIDE or b"ModuleNotFoundError" in ran.stderr[-500:]:
+        raise Unavailable(
+            "unavailable.scan",
+            "the process that scans was ended from outside, or could not begin: import it again "
+            f"({_reason(ran.returncode, ran.stderr)})",
+        )
     if ran.returncode != 0 or len(ran.stdout) > OUTPUT:
         raise Stopped(_reason(ran.returncode, ran.stderr))
     try:
@@ -96,9 +105,9 @@ def _environment(scratch: str) -> dict[str, str]:
 def _reason(code: int, errors: bytes) -> str:
     lines: Sequence[str] = errors.decode("utf-8", "replace").strip().splitlines()
     last = lines[-1][:200] if lines else ""
-    if code == -24:
+    if code == -signal.SIGXCPU:
         return "it took too much time"
-    if code == -9 or "MemoryError" in last:
+    if "MemoryError" in last:
         return "it took too much memory"
     return f"it ended with {code}: {last}"
 
