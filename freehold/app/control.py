@@ -35,6 +35,7 @@ from freehold.gateway.recorded import Books
 from freehold.gateway.server import Ending, listen, serve
 from freehold.gateway.telemetry import Telemetry
 from freehold.identity.keys import read_pepper
+from freehold.models.conversion import clear
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
 from freehold.plugins import open_kind
@@ -134,6 +135,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
     blobs.clear_incoming()
     registry = Registry(database, blobs, settings.licences)
     registry.sweep()
+    clear(home.scratch)
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
     sources = {
         name: kind(settings.sources) for name, kind in open_kind("source", settings.plugins).items()

@@ -26,6 +26,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     encoder: bool
     reranks: bool = False
+    adapters: list[str] = []
 
 
 class LlamaCpp:
@@ -35,7 +36,14 @@ class LlamaCpp:
     streams_only = True
     continues = "prefill"
 
-    def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> Command:
+    def command(
+        self,
+        launch: Launch,
+        weights: Path,
+        secret: str,
+        ready: Path,
+        adapters: tuple[Path, ...] = (),
+    ) -> Command:
         """Return the child to start."""
         order = Order(
             weights=str(weights),
@@ -47,6 +55,7 @@ class LlamaCpp:
             threads=launch.threads or _physical_cores(),
             encoder=launch.task in ("embedding", "rerank"),
             reranks=launch.task == "rerank",
+            adapters=[str(path) for path in adapters],
         )
         argv = (sys.executable, "-m", "freehold.builtin.engine_llamacpp", launch.deployment)
         return Command(argv=argv, payload=msgspec.json.encode(order))
@@ -77,6 +86,14 @@ def serve(order: Order) -> None:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     if order.reranks:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    # Loaded once, beside the weights; each request says which of them counts, and how much.
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in order.adapters]
+    params.lora_init_without_apply = True
+    if order.adapters:
+        # What slots forget is kept by its prompt alone, and would come back under another adapter
+        # (measured). A slot itself starts anew when the adapter changes.
+        params.cache_ram_mib = 0
+        params.cache_idle_slots = False
     params.ui = False
     params.verbosity = 2
     # Reads the archive's own template; our rooms never render one.

@@ -14,7 +14,14 @@ class OpenAI:
     streams_only = False
     continues = None
 
-    def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> None:
+    def command(
+        self,
+        launch: Launch,
+        weights: Path,
+        secret: str,
+        ready: Path,
+        adapters: tuple[Path, ...] = (),
+    ) -> None:
         """Nothing to start."""
 
     def endpoint(self, url: str) -> str:

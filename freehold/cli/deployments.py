@@ -48,6 +48,7 @@ PEM = click.Path(exists=True, dir_okay=False, resolve_path=True)
     type=click.Choice(["prefill", "final_message"]),
     help="How endpoints go on with an answer that another began.",
 )
+@click.option("--scale", type=float, help="By how much an adapter counts [1].")
 @click.option("--wait", is_flag=True, help="Return once it answers.")
 def deploy(
     options: Options,

@@ -1,6 +1,6 @@
 """``freehold model``: the group with all its commands, each from the file it is in."""
 
-from freehold.cli import releases
+from freehold.cli import convert, releases
 from freehold.cli.models import model
 
-__all__ = ["model", "releases"]
+__all__ = ["convert", "model", "releases"]

@@ -195,6 +195,12 @@ class Control(msgspec.Struct, kw_only=True):
         revision = self.publisher.snapshot.revision
         await self.publisher.in_force(revision, self.gateways.names, IN_FORCE_WITHIN)
 
+    def wake(self, deployment: str) -> None:
+        """Load what a request waits for: a deployment, or the one whose replicas serve it."""
+        plans = self.deployments.plans()
+        host = next((p.host for p in plans if p.deployment.name == deployment), None)
+        self.pool.wake(host or deployment)
+
     async def until_up(self, deployment: str, patience: float) -> None:
         """Wait until gateways send requests to a deployment, or it is known not to come up."""
         deadline = time.monotonic() + patience

@@ -14,6 +14,7 @@ from freehold.errors import Invalid, Missing
 from freehold.models.catalog import Digest, explain
 from freehold.models.deploy import Deployment, Plan, check, plan
 from freehold.models.registry import LaunchSettings, Registry, Version, check_alias, check_name
+from freehold.models.sharing import share
 from freehold.settings import Runtime
 from freehold.store import desired
 from freehold.store.database import Database
@@ -112,7 +113,7 @@ class Deployments:
     def plans(self) -> Sequence[Plan]:
         """Return what every deployment comes to; worked out again after each change."""
         if self._plans is None:
-            self._plans = [plan(each, self._registry, self._settings) for each in self.all()]
+            self._plans = share([plan(each, self._registry, self._settings) for each in self.all()])
         return self._plans
 
     def forget_plans(self) -> None:

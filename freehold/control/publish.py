@@ -192,14 +192,16 @@ def _route(
     secret: Callable[[str], str],
 ) -> Route:
     deployment, version = plan.deployment, plan.version
-    replicas = pool.replicas_of(deployment.name)
+    replicas = serving(plan, pool)
     ready = [replica for replica in replicas if replica.state == "ready"]
     state, reason, progress = _standing(plan, pool, replicas)
-    launch = plan.desired.launches[0] if plan.desired else None
+    launch = plan.launch
     targets: list[Target] = []
     for replica in sorted(ready, key=lambda replica: replica.id):
         try:
             target = _target(replica, deployment, _engine(replica, engines), secret)
+            if sets := _sets(plan, replica):
+                target = msgspec.structs.replace(target, sets=sets)
             if deployment.continues is not None:
                 target = msgspec.structs.replace(target, continues=deployment.continues)
             targets.append(target)
@@ -229,7 +231,39 @@ def _route(
         slots=_slots(targets),
         deadlines=plan.deadlines,
         hedge_ms=deployment.hedge_ms,
+        adapts=plan.guest is not None,
     )
+
+
+def serving(plan: Plan, pool: Pool) -> list[Replica]:
+    """Return the replicas that a deployment is served by: its own, or those with its adapter.
+
+    Those are its host's, and while another host comes up also the one's before.
+    """
+    if plan.guest is None:
+        return pool.replicas_of(plan.deployment.name)
+    return [
+        replica
+        for replica in pool.replicas.values()
+        if replica.state not in ("draining", "stopped")
+        and plan.guest.adapter in replica.launch.adapters
+        and replica.launch.weights in plan.guest.carriers
+    ]
+
+
+def _sets(plan: Plan, replica: Replica) -> str:
+    """Return which adapter of a replica counts, and how much, as llama.cpp is told.
+
+    Every one is named, also for the base: where none is, its cache of prompts mixes them up.
+    """
+    adapters = replica.launch.adapters
+    own = plan.guest.adapter if plan.guest is not None else None
+    scale = 1.0 if plan.deployment.scale is None else plan.deployment.scale
+    said = [
+        {"id": number, "scale": scale if digest == own else 0.0}
+        for number, digest in enumerate(adapters)
+    ]
+    return msgspec.json.encode({"lora": said}).decode() if said else ""
 
 
 def _engine(replica: Replica, engines: Mapping[str, Engine]) -> Engine:
@@ -241,8 +275,8 @@ def _engine(replica: Replica, engines: Mapping[str, Engine]) -> Engine:
 
 
 def _setup(plan: Plan) -> str:
-    launches = plan.desired.launches if plan.desired else ()
-    return hashlib.sha256(msgspec.json.encode(launches)).hexdigest()[:16]
+    told = (plan.launch, plan.guest and plan.guest.adapter, plan.deployment.scale)
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
 def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str, str | None, float]:
@@ -261,7 +295,7 @@ def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str,
     if failed:
         return "loading", failed[0].reason, 0.0
     waiting = next((pool.waiting[r.id] for r in replicas if r.id in pool.waiting), None)
-    if pool.is_asleep(plan.deployment.name):
+    if pool.is_asleep(plan.host or plan.deployment.name):
         return "idle", waiting, 0.0
     return "loading", waiting, 0.0
 

@@ -77,7 +77,7 @@ class Answer:
     async def ask(self, call: Call, target: Target, trace: Headers, *, stream: bool) -> None:
         """Send the call; returns when the engine has accepted it, or answered whole."""
         road = self._road = self._links.road(target)
-        body = call.body(target.model, stream=stream)
+        body = call.body(target.model, stream=stream, sets=target.sets)
         lines = b"content-length: %d\r\n" % len(body)
         for name, value in trace:
             lines += f"{name}: {value}\r\n".encode()

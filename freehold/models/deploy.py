@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from freehold.errors import FreeholdError, Invalid
+from freehold.models.adapter import carriers
 from freehold.models.manifest import memory_needed
 from freehold.models.registry import Registry, Version, check_name
 from freehold.runtime.engine import Launch
@@ -53,6 +54,7 @@ class Deployment(
     ``slots`` is how many requests a replica answers at once; an endpoint takes any number unless
     it is given. ``continues`` says how the endpoints go on with an answer that another began;
     ``hedge_ms`` asks a second replica when the first has produced nothing for so long.
+    ``scale`` is by how much an adapter counts, 1 as it was trained.
     """
 
     name: str
@@ -82,16 +84,44 @@ class Deployment(
     total_timeout: Limit | None = None
     hedge_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
     continues: Literal["prefill", "final_message"] | None = None
+    scale: Annotated[float, msgspec.Meta(ge=0, le=16)] | None = None
+
+
+class Guest(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter's deployment before it is known whose replicas it is served by.
+
+    ``own`` is what it would run for itself: its base. ``carriers`` are the digests of weights that
+    it can be added to, the best first; ``bytes`` is what the adapter takes.
+    """
+
+    adapter: str
+    carriers: tuple[str, ...]
+    own: Launch
+    bytes: int
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment and what it comes to now: its version, its launches, or why it cannot run."""
+    """A deployment and what it comes to now: its version, its launches, or why it cannot run.
+
+    An adapter's deployment is a ``guest``: of the replicas of ``host``, which may be its own name,
+    and which run as ``shared`` says.
+    """
 
     deployment: Deployment
     version: Version | None = None
     desired: Desired | None = None
     reason: str | None = None
     deadlines: Deadlines = Deadlines()
+    guest: Guest | None = None
+    host: str | None = None
+    shared: Launch | None = None
+
+    @property
+    def launch(self) -> Launch | None:
+        """What it runs, or what runs for it."""
+        if self.desired is not None and self.desired.launches:
+            return self.desired.launches[0]
+        return self.shared
 
 
 def micro_units(price: float) -> int:
@@ -212,6 +242,13 @@ def plan(deployment: Deployment, registry: Registry, settings: Runtime) -> Plan:
         )
     try:
         version = registry.resolve(deployment.model)
+        _check_format(version)
+        adapts = version.manifest.adapter is not None
+        if adapts:
+            guest = _guest(deployment, version, registry, settings)
+            return Plan(deployment=deployment, version=version, guest=guest, deadlines=limits)
+        if deployment.scale is not None:
+            raise Invalid("invalid.deployment", f"{deployment.name}: only adapters have a scale")
         launch = _local(deployment, version, settings)
     except FreeholdError as error:
         return Plan(deployment=deployment, reason=error.message)
@@ -242,8 +279,31 @@ def deadlines(deployment: Deployment, settings: Runtime) -> Deadlines:
     )
 
 
+def _check_format(version: Version) -> None:
+    if version.row.format != "gguf":
+        name = f"{version.row.model}:{version.row.number}"
+        raise Invalid(
+            "invalid.format",
+            f"{name} is {version.row.format}, and the engine here runs GGUF: freehold model "
+            f"convert {name} makes a version that it runs",
+            param="model",
+        )
+
+
+def _guest(
+    deployment: Deployment, version: Version, registry: Registry, settings: Runtime
+) -> Guest:
+    fit = carriers(version, registry)
+    registry.admit(fit[0])
+    return Guest(
+        adapter=version.row.digest,
+        carriers=tuple(each.row.digest for each in fit),
+        own=_local(deployment, fit[0], settings),
+        bytes=version.row.bytes,
+    )
+
+
 def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launch:
-    _check_runs(deployment, version)
     manifest, own = version.manifest, version.settings
     wanted = deployment.context or own.context
     longest = manifest.context
@@ -267,26 +327,6 @@ def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launc
         threads=deployment.threads or own.threads or settings.threads,
         bytes=memory_needed(manifest, version.row.bytes, context, slots),
     )
-
-
-def _check_runs(deployment: Deployment, version: Version) -> None:
-    """Refuse what the local engine cannot load: adapters are loaded over their base only."""
-    row, manifest = version.row, version.manifest
-    if manifest.adapter is not None:
-        base = manifest.base_models[0] if manifest.base_models else "a model it does not name"
-        raise Invalid(
-            "invalid.adapter",
-            f"{deployment.name}: {row.model}:{row.number} is an adapter for {base}, and no model: "
-            "deploy its base",
-            param="model",
-        )
-    if row.format != "gguf":
-        raise Invalid(
-            "invalid.format",
-            f"{deployment.name}: {row.model}:{row.number} is {row.format}, and the engine here "
-            "runs GGUF: convert it first",
-            param="model",
-        )
 
 
 def _remote(deployment: Deployment, url: str, weight: float) -> Launch:

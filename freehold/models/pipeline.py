@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.errors import DigestMismatch, FreeholdError, Invalid, Missing, Refused
+from freehold.models.adapter import check_stored, settle_base
 from freehold.models.fetch import find
 from freehold.models.identify import Identified, digest_of, identify, named
 from freehold.models.licence import judge
@@ -64,11 +65,13 @@ def bring_in(
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     fetched = _held(arrival, origin, shop) or source.fetch(origin, scratch, progress)
     try:
-        _check_licence(_identified(fetched.files), fetched, arrival, shop.licences)
+        identified = _identified(fetched.files)
+        _check_licence(identified, fetched, arrival, shop.licences)
+        needs = _needs(identified, arrival, fetched, shop)
         # Files in scratch are ours alone; others may be written to while they are scanned.
         found = scan_files(fetched.files, shop, progress) if fetched.moved else None
         artifacts = _store(fetched, shop, progress)
-        draft = _draft(arrival, origin, fetched, artifacts, shop, found, progress)
+        draft = _draft(arrival, origin, fetched, artifacts, needs, shop, found, progress)
         registered = shop.registry.register(draft, now, by)
     except (Invalid, DigestMismatch):  # no later try can make use of it
         shutil.rmtree(scratch, ignore_errors=True)
@@ -187,6 +190,7 @@ def _draft(
     origin: Origin,
     fetched: Fetched,
     artifacts: Sequence[Artifact],
+    needs: Sequence[Dependency],
     shop: Workshop,
     found: tuple[Finding, ...] | None,
     progress: Progress,
@@ -214,7 +218,7 @@ def _draft(
         notice=fetched.notice,
         source=arrival.source,
         resolved=fetched.resolved,
-        dependencies=_once((*_dependencies(manifest), *arrival.dependencies)),
+        dependencies=_once(needs),
         findings=findings,
     )
 
@@ -226,6 +230,19 @@ def _check_digest(found: str, expected: str | None) -> None:
             f"expected sha256:{expected} but the bytes are sha256:{found}: nothing was kept; "
             "check the source and import again",
         )
+
+
+def _needs(
+    identified: Identified, arrival: Arrival, fetched: Fetched, shop: Workshop
+) -> tuple[Dependency, ...]:
+    """Return what a model builds on; an adapter on one version of the registry, which it fits."""
+    manifest = identified.manifest
+    if manifest.adapter is None:
+        return (*_dependencies(manifest), *arrival.dependencies)
+    needs = settle_base(manifest, arrival.dependencies, shop.registry)
+    if identified.format == "gguf":
+        check_stored(fetched.files[identified.main], needs, shop.registry, shop.blobs)
+    return needs
 
 
 def _once(dependencies: Sequence[Dependency]) -> tuple[Dependency, ...]:

@@ -235,6 +235,7 @@ class Registry:
                 f"{model}:{number} is {', '.join(aliased)}: move the alias first",
             )
         with self._database.transaction() as connection:
+            _refuse_needed(versions.dependents_of(connection, model, number), f"{model}:{number}")
             versions.remove_version(connection, model, number)
             loose = [
                 artifact
@@ -257,6 +258,7 @@ class Registry:
         """Remove all versions of a model; return the bytes given back."""
         artifacts = [each for version in self.versions(model) for each in version.artifacts]
         with self._database.transaction() as connection:
+            _refuse_needed(versions.dependents_of(connection, model, None), model)
             for row in versions.versions_of(connection, model):
                 versions.remove_version(connection, model, row.number)
             loose = [a for a in artifacts if not versions.is_used(connection, a.digest)]
@@ -294,6 +296,13 @@ class Registry:
                     with suppress(Missing):
                         waiting.append(self.version(dependency.target, number))
         return tuple(found)
+
+
+def _refuse_needed(dependents: Sequence[str], name: str) -> None:
+    if dependents:
+        raise Conflict(
+            "conflict.needed", f"{name} is the base of {', '.join(dependents)}: remove those first"
+        )
 
 
 def check_alias(alias: str) -> None:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import msgspec
 
-from freehold.errors import Missing, NoCapacity
+from freehold.errors import Invalid, Missing, NoCapacity
 from freehold.store.snapshot import Route
 
 AUTO = "auto"
@@ -45,6 +45,13 @@ def choose(
     named = routes.get(requested)
     if named is None:
         raise _unknown(requested, routes)
+    if named.adapts and task not in _ABLE["completion"]:
+        raise Invalid(
+            "invalid.adapter",
+            f"{requested} is an adapter, which changes what is written and nothing else: ask its "
+            "base for this",
+            param="model",
+        )
     fallbacks = [routes[name] for name in named.fallbacks if name in routes]
     return (
         Choice(named, "named by the request"),
@@ -57,6 +64,7 @@ def _automatic(task: str, tokens: int, routes: Mapping[str, Route]) -> tuple[Cho
         route
         for route in routes.values()
         if route.state in _STATES
+        and not route.adapts
         and route.task in _ABLE[task]
         and (route.context is None or tokens <= route.context)
     ]

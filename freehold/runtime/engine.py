@@ -13,7 +13,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     ``weights`` is a digest (local engines), ``url`` an endpoint (remote ones). ``context`` and
     ``slots`` are in tokens and parallel requests; ``bytes`` is the memory it is expected to take.
-    ``weight`` is its speed beside the deployment's other replicas.
+    ``weight`` is its speed beside the deployment's other replicas. ``adapters`` are digests of
+    what is loaded beside the weights, to be chosen by a request.
     """
 
     deployment: str
@@ -21,6 +22,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     task: str = "chat"
     weights: str | None = None
+    adapters: tuple[str, ...] = ()
     version: int | None = None
     url: str | None = None
     upstream_key: str | None = None
@@ -50,7 +52,14 @@ class Engine(Protocol):
     streams_only: bool
     continues: str | None
 
-    def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> Command | None:
+    def command(
+        self,
+        launch: Launch,
+        weights: Path,
+        secret: str,
+        ready: Path,
+        adapters: tuple[Path, ...] = (),
+    ) -> Command | None:
         """Return the process to start, or None when there is nothing to start.
 
         The process serves on loopback under ``secret`` and, once it can answer, writes its URL to

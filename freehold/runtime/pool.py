@@ -43,11 +43,15 @@ PROBES_LOST = 3
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deployment shall run: one launch a replica. ``idle_unload`` in seconds, 0 is never."""
+    """What a deployment shall run: one launch a replica. ``idle_unload`` in seconds, 0 is never.
+
+    One that ``follows`` another is served by its replicas; its own of before go once those can.
+    """
 
     deployment: str
     launches: tuple[Launch, ...]
     idle_unload: float = 0.0
+    follows: str | None = None
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,9 +231,11 @@ class Pool:
             if not surplus:
                 continue
             # Without room for both, a successor can only come up once the old one has gone.
-            current = [r for r in self.replicas_of(wish.deployment) if r.launch in wish.launches]
+            heir = wishes.get(wish.follows or wish.deployment, wish)
+            current = [r for r in self.replicas_of(heir.deployment) if r.launch in heir.launches]
             blocked = any(r.id in self.waiting for r in current)
-            if blocked or all(r.state == "ready" for r in current):
+            come = current or not heir.launches
+            if blocked or (come and all(r.state == "ready" for r in current)):
                 for replica in surplus:
                     self._apply(replica.id, Drain(), now)
         for replica in list(self.replicas.values()):
@@ -341,11 +347,13 @@ class Pool:
         ready = self._notes.ready_file(replica.id)
         try:
             engine = self._engine(launch)
-            weights = Path()
-            if launch.weights is not None:
-                loop = asyncio.get_running_loop()
-                weights = await loop.run_in_executor(self._readers, self._weights, launch.weights)
-            command = engine.command(launch, weights, secret, ready)
+            weights = Path() if launch.weights is None else await self._verified(launch.weights)
+            adapters = [await self._verified(digest) for digest in launch.adapters]
+            command = (
+                engine.command(launch, weights, secret, ready, tuple(adapters))
+                if adapters
+                else engine.command(launch, weights, secret, ready)
+            )
             if command is None:
                 self._apply(replica.id, Spawned(None, None, None), self._clock())
                 self._apply(replica.id, Loaded(launch.url or ""), self._clock())
@@ -366,6 +374,11 @@ class Pool:
             process.send(identity, signal.SIGKILL)
             return
         self._apply(replica.id, Spawned(identity.pid, identity.started, secret), self._clock())
+
+    async def _verified(self, digest: str) -> Path:
+        """Return where bytes lie that were read and are right."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._weights, digest)
 
     async def _answers(self, replica: Replica) -> bool:
         request = self._client.get(f"{replica.url}/health").timeout(timedelta(seconds=PROBE_EVERY))

@@ -62,7 +62,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     what the engine calls it. ``streams_only`` says that the engine notices a client that hangs up
     only while it streams, so it is always asked to stream. ``weight`` is how much faster it is
     than one of weight 1. ``continues`` says how it goes on with an answer begun elsewhere:
-    ``prefill``, ``final_message``, or not at all.
+    ``prefill``, ``final_message``, or not at all. ``sets`` is a JSON object whose fields are set
+    in each request, over what the client says: which adapter counts.
     """
 
     replica: str
@@ -74,6 +75,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     trust: Trust | None = None
     continues: str | None = None
+    sets: str = ""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ``cache_seconds`` is how long answers are kept, 0 for not at all; ``cache_any`` keeps those of
     calls that are no function of their request too. ``setup`` differs when launch settings do.
     A second replica is asked too when the first has produced nothing for ``hedge_ms`` milliseconds.
+    ``adapts`` says that it is its base with an adapter, which changes what is written only.
     """
 
     deployment: str
@@ -111,6 +114,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[Target, ...] = ()
     deadlines: Deadlines = Deadlines()
     hedge_ms: int | None = None
+    adapts: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

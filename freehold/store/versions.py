@@ -142,6 +142,22 @@ def remove_version(connection: Connection, model: str, number: int) -> None:
         connection.execute(delete(MODELS).where(MODELS.c.name == model))
 
 
+def dependents_of(connection: Connection, model: str, number: int | None) -> list[str]:
+    """Return the versions, as ``NAME:NUMBER``, that were made for one, or for any, of a model's.
+
+    Those are its adapters: of other bases, models only name what they came from.
+    """
+    columns = DEPENDENCIES.c
+    rows = connection.execute(
+        select(columns.model, columns.number)
+        .where(columns.kind == "base", columns.target == model)
+        .where(columns.target_number.is_not(None) if number is None
+               else columns.target_number == number)
+        .order_by(columns.model, columns.number)
+    )  # fmt: skip
+    return [f"{row.model}:{row.number}" for row in rows]
+
+
 def is_used(connection: Connection, digest: str) -> bool:
     """Say whether any version still refers to a blob."""
     return (

@@ -87,7 +87,7 @@ async def _serve(path: str, body: bytes, control: Control) -> Whole:
     if path == "/internal/follow":
         return await _follow(body, control)
     if path.startswith("/internal/wake/"):
-        control.pool.wake(path.removeprefix("/internal/wake/"))
+        control.wake(path.removeprefix("/internal/wake/"))
         control.reconcile()
         return Whole(204, [], b"")
     return Whole(404, [], b"")

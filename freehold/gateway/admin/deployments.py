@@ -10,6 +10,7 @@ from freehold.control.control import Control
 from freehold.control.deployments import Change, read_document, write_document
 from freehold.control.feasible import check_deployment
 from freehold.control.jobs import Job
+from freehold.control.publish import serving
 from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
 from freehold.models.deploy import Deployment
@@ -39,7 +40,10 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment as it shall be and as it is."""
+    """A deployment as it shall be and as it is.
+
+    ``host`` is the deployment whose replicas serve it: an adapter is served by its base's.
+    """
 
     name: str
     state: str
@@ -52,6 +56,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     context: int | None
     desired: Deployment
     replicas: list[ReplicaView]
+    host: str | None = None
 
 
 class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +158,7 @@ def _secrets(deployment: Deployment) -> tuple[object, ...]:
 def view(deployment: Deployment, control: Control) -> DeploymentView:
     """Return a deployment with its replicas."""
     route = control.routes()[deployment.name]
+    plan = next(p for p in control.deployments.plans() if p.deployment.name == deployment.name)
     load = control.publisher.load(control.gateways.names)
     return DeploymentView(
         name=deployment.name,
@@ -180,8 +186,9 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
                 circuit=control.circuit(replica),
                 reason=replica.reason,
             )
-            for replica in control.pool.replicas_of(deployment.name)
+            for replica in serving(plan, control.pool)
         ],
+        host=plan.host,
     )
 
 

@@ -179,7 +179,8 @@ async def remove_version(ask: Ask, control: Control) -> Removed:
     using = [
         plan.deployment.name
         for plan in control.deployments.plans()
-        if plan.version is not None and plan.version.row.digest == digest
+        if (plan.version is not None and plan.version.row.digest == digest)
+        or (plan.launch is not None and plan.launch.weights == digest)
     ]
     if using:
         raise Conflict(

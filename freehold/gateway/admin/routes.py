@@ -6,6 +6,7 @@ from freehold.control.jobs import Job
 from freehold.control.keys import KeyView, NewKey
 from freehold.errors import Missing, WrongMethod
 from freehold.gateway.admin import (
+    conversions,
     deployments,
     gateways,
     jobs,
@@ -57,6 +58,8 @@ ROUTES: tuple[Route, ...] = (
     _route(f"DELETE {_MODEL}", "model:remove", M.remove, M.Removed),
     _route(f"DELETE {_VERSION}", "model:remove", M.remove_version, M.Removed),
     _route(f"POST {_VERSION}/verify", "model:import", M.verify, Job, None, 202),
+    _route(f"POST {_VERSION}/convert", "model:import", conversions.convert, Job,
+           conversions.ConvertBody, 202),
     _route(f"GET {_VERSION}/settings", "model:read", M.show_settings, M.SettingsView),
     _route(f"PUT {_VERSION}/settings", "model:import", M.set_settings, M.SettingsView,
            LaunchSettings),

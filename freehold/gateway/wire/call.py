@@ -39,9 +39,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     streams: bool = True
     optional: bool = False
 
-    def body(self, model: str, *, stream: bool) -> bytes:
-        """Return the request for an engine that calls the model ``model``."""
+    def body(self, model: str, *, stream: bool, sets: str = "") -> bytes:
+        """Return the request for an engine that calls the model ``model``.
+
+        ``sets`` is a JSON object of fields that the client has no say in.
+        """
         fields: dict[str, object] = {**self.fields, "model": model}
+        if sets:
+            fields |= _FIELDS.decode(sets)
         if self.streams:
             fields["stream"] = stream
             if stream:
