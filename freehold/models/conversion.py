@@ -139,6 +139,8 @@ def _lay_out(version: Version, folder: Path, shop: Workshop) -> None:
     """Give a checkpoint's files their names again: links to where their bytes lie."""
     for artifact in version.artifacts:
         place = folder / artifact.name
+        if ".." in place.parts or Path(artifact.name).is_absolute():
+            raise Invalid("invalid.checkpoint", f"{artifact.name!r:.80} is no name of a file")
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         place.symlink_to(shop.blobs.path(artifact.digest).absolute())
 
