@@ -59,7 +59,8 @@ def _tell(**fields: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # past the buffer: its lock would be held when this process ends
+        pass
     os._exit(1)
 
 
