@@ -45,14 +45,16 @@ def choose(
     named = routes.get(requested)
     if named is None:
         raise _unknown(requested, routes)
-    if named.adapts and task not in _ABLE["completion"]:
+    writes = task in ("chat", "completion")
+    if named.adapts and not writes:
         raise Invalid(
             "invalid.adapter",
             f"{requested} is an adapter, which changes what is written and nothing else: ask its "
             "base for this",
             param="model",
         )
-    fallbacks = [routes[name] for name in named.fallbacks if name in routes]
+    known = [routes[name] for name in named.fallbacks if name in routes]
+    fallbacks = [route for route in known if writes or not route.adapts]
     return (
         Choice(named, "named by the request"),
         *(Choice(route, f"fallback of {requested}") for route in fallbacks),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from freehold.errors import Missing, NoCapacity
+from freehold.errors import Invalid, Missing, NoCapacity
 from freehold.routing.choose import choose
 from freehold.store.snapshot import Route
 
@@ -58,3 +58,17 @@ def test_a_name_comes_first_and_its_fallbacks_after() -> None:
     assert [c.route.deployment for c in choose("a", "chat", 1, table)] == ["a", "c", "b"]
     with pytest.raises(Missing, match="did you mean"):
         choose("aa", "chat", 1, table | {"aaa": route("aaa")})
+
+
+def test_adapters_are_asked_by_name_only_and_for_words_only() -> None:
+    table = {
+        "tone": route("tone", adapts=True, parameters=1),
+        "base": route("base", parameters=9, fallbacks=("tone",)),
+    }
+    assert picked(list(table.values())) == ["base"]
+    assert [c.route.deployment for c in choose("tone", "completion", 1, table)] == ["tone"]
+    for task in ("embedding", "rerank"):
+        with pytest.raises(Invalid, match="ask its base"):
+            choose("tone", task, 1, table)
+        assert [c.route.deployment for c in choose("base", task, 1, table)] == ["base"]
+    assert [c.route.deployment for c in choose("base", "chat", 1, table)] == ["base", "tone"]

@@ -161,3 +161,19 @@ def test_what_a_kill_left_without_a_version_is_swept(shelf: Shelf) -> None:
     assert shelf.registry.sweep() == 1
     assert list(shelf.blobs.digests()) == [version.artifacts[0].digest]
     assert digest not in shelf.blobs.digests()
+
+
+def test_what_an_adapter_was_made_for_stays_as_long_as_it(shelf: Shelf) -> None:
+    for name in ("one", "two"):
+        shelf.add("m", name)
+    base = shelf.registry.version("m", 2)
+    shelf.add(
+        "tone", "t", Dependency(kind="base", target="m", target_number=2, digest=base.row.digest)
+    )
+    shelf.add("tuned", "u", Dependency(kind="base", target="m"))  # names only what it came from
+    for remove in (lambda: shelf.registry.remove("m", 2), lambda: shelf.registry.remove_model("m")):
+        with pytest.raises(Conflict, match="the base of tone:1"):
+            remove()
+    shelf.registry.remove_model("tone")
+    shelf.registry.remove("m", 2)
+    shelf.registry.remove_model("m")

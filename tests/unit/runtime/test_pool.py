@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from pyreqwest.client import ClientBuilder
 
@@ -29,11 +30,22 @@ LAUNCH = Launch(deployment="d", engine="e", model="m", weights="w", bytes=1)
 WISH = Desired(deployment="d", launches=(LAUNCH,))
 
 
+engine_got: list[Path] = []
+
+
 class Engine:
     streams_only = False
     continues = None
 
-    def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> Command:
+    def command(
+        self,
+        launch: Launch,
+        weights: Path,
+        secret: str,
+        ready: Path,
+        adapters: tuple[Path, ...] = (),
+    ) -> Command:
+        engine_got.extend(adapters)
         if launch.model == "broken":
             raise RuntimeError("a plugin's own fault")
         argv = (sys.executable, "-c", CHILD.format(ready=str(ready)))
@@ -169,3 +181,40 @@ async def test_last_words_are_read_from_the_end(pool: Pool, tmp_path: Path) -> N
     await asyncio.sleep(0.05)
     pool.reconcile([WISH], Load(), time.monotonic())
     assert "an Error at last" in (pool.replicas[replica.id].reason or "")
+
+
+async def test_who_is_served_by_another_keeps_its_replicas_until_those_can_answer(
+    pool: Pool,
+) -> None:
+    own = await ready(pool)
+    other = Launch(deployment="host", engine="e", model="m", weights="w", adapters=("a",), bytes=1)
+    host = Desired(deployment="host", launches=(other,))
+    follows = Desired(deployment="d", launches=(), follows="host")
+    pool.reconcile([follows, host], Load(), time.monotonic())
+    assert pool.replicas[own.id].state == "ready"  # its host has only just been thought of
+    for _ in range(500):
+        pool.reconcile([follows, host], Load(), time.monotonic())
+        states = {r.launch.deployment: r.state for r in pool.replicas.values()}
+        if states.get("host") != "ready":
+            assert states["d"] == "ready"
+        elif "d" not in states:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(pool.replicas)
+
+
+async def test_adapters_are_read_before_a_load_and_handed_to_the_engine(tmp_path: Path) -> None:
+    read: list[str] = []
+    engine_got.clear()
+    pool = make(tmp_path)
+    pool._weights = lambda digest: Path("/", digest) if not read.append(digest) else Path()
+    launch = msgspec.structs.replace(LAUNCH, adapters=("one", "two"))
+    pool.reconcile([Desired(deployment="d", launches=(launch,))], Load(), time.monotonic())
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if engine_got:
+            break
+    assert (read, engine_got) == (["w", "one", "two"], [Path("/one"), Path("/two")])
+    engine_got.clear()
+    pool.stop_all()
+    await pool._client.close()
