@@ -203,8 +203,9 @@ def test_other_formats_and_adapters_are_not_deployed_alone(shop: Shop, tmp_path:
         "general.type": "adapter", "adapter.type": "lora", "general.base_model.count": 1,
         "general.base_model.0.name": "Base",
     }  # fmt: skip
-    shop.bring(_gguf(tmp_path, lora), name="lora")
-    assert "lora:1 is an adapter for Base" in str(shop.plan("lora"))
+    with pytest.raises(Invalid, match="an adapter for Base, and its base is not known here"):
+        shop.bring(_gguf(tmp_path, lora), name="lora")
+    assert shop.registry.names() == ["m"]
 
 
 def _policy(tmp_path: Path, **rules: object) -> Shop:
