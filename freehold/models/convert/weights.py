@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -58,10 +59,11 @@ def stored(files: Mapping[str, Path]) -> dict[str, Stored]:
     return found
 
 
-def pieces(tensor: Stored, block: int = 1) -> Iterator[Numbers]:
-    """Yield a tensor's rows as 32-bit floats, in pieces of whole blocks of ``block`` rows.
+def pieces(tensor: Stored, block: int = 1) -> Iterator[npt.NDArray[Any]]:
+    """Yield a tensor's rows as they are stored, in pieces of whole blocks of ``block`` rows.
 
-    ``Invalid`` when a number is none (NaN) or infinite: no sound model has such weights.
+    bfloat16 come as unsigned integers. ``Invalid`` when a number is none (NaN) or infinite: no
+    sound model has such weights.
     """
     kind = np.dtype(FLOATS[tensor.type])
     step = max(1, PIECE // max(1, tensor.width * kind.itemsize * block)) * block
@@ -71,22 +73,28 @@ def pieces(tensor: Stored, block: int = 1) -> Iterator[Numbers]:
             count = min(step, tensor.rows - start)
             size = count * tensor.width * kind.itemsize
             data = _read(descriptor, size, tensor.offset + start * tensor.width * kind.itemsize)
-            piece = widen(np.frombuffer(data, kind)).reshape(count, tensor.width)
-            if not np.isfinite(piece).all():
+            piece = np.frombuffer(data, kind).reshape(count, tensor.width)
+            if not _are_finite(piece):
                 raise _invalid(f"the tensor {tensor.name!r:.80} holds numbers that are none")
             yield piece
     finally:
         os.close(descriptor)
 
 
-def widen(numbers: npt.NDArray[np.generic]) -> Numbers:
+def _are_finite(numbers: npt.NDArray[Any]) -> bool:
+    if numbers.dtype == np.uint16:  # bfloat16 is none or infinite where all of 8 bits are set
+        return not ((numbers & np.uint16(0x7F80)) == np.uint16(0x7F80)).any()
+    return bool(np.isfinite(numbers).all())
+
+
+def widen(numbers: npt.NDArray[Any]) -> Numbers:
     """Return 16 or 32-bit floats as 32-bit ones; unsigned integers are bfloat16."""
     if numbers.dtype == np.uint16:
         return (numbers.astype(np.uint32) << 16).view(np.float32)
     return numbers.astype(np.float32, copy=False)
 
 
-def narrow(numbers: Numbers, kind: str) -> npt.NDArray[np.generic]:
+def narrow(numbers: Numbers, kind: str) -> npt.NDArray[Any]:
     """Return 32-bit floats as F32, F16 or BF16 (as its bits), rounded to the nearest.
 
     ``Invalid`` when a number is over what the type can hold.

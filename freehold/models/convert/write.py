@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from freehold.models.convert.plan import Part, Plan
 from freehold.models.convert.recipes import Value
-from freehold.models.convert.weights import Numbers, narrow, pieces
+from freehold.models.convert.weights import narrow, pieces, widen
 from freehold.models.source import Progress
 
 
@@ -44,7 +45,7 @@ def write(plan: Plan, target: Path, progress: Progress) -> None:
         writer.close()
 
 
-def turn(rows: Numbers, head: int) -> Numbers:
+def turn(rows: npt.NDArray[Any], head: int) -> npt.NDArray[Any]:
     """Return the rows of heads in llama.cpp's order: pairs to be turned lie beside each other.
 
     Checkpoints have the first halves of all pairs of a head, then the second ones.
@@ -54,15 +55,15 @@ def turn(rows: Numbers, head: int) -> Numbers:
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
 
 
-def _pieces(part: Part) -> Iterator[npt.NDArray[np.generic]]:
+def _pieces(part: Part) -> Iterator[npt.NDArray[Any]]:
     if part.source is None:
         yield np.array(part.values, dtype=np.float32)
         return
     for piece in pieces(part.source, part.head or 1):
         numbers = turn(piece, part.head) if part.head else piece
-        if part.shift:
-            numbers = numbers + np.float32(part.shift)
-        yield np.ascontiguousarray(narrow(numbers, part.kind))
+        if part.shift or part.kind != part.source.type:
+            numbers = narrow(widen(numbers) + np.float32(part.shift), part.kind)
+        yield np.ascontiguousarray(numbers)
 
 
 def _put(writer: GGUFWriter, key: str, value: Value) -> None:
