@@ -46,7 +46,7 @@ def test_each_answers_as_its_own_over_one_process_whole_streamed_and_at_once(she
         assert len({first[name, question] for name in NAMES}) == 3, first
     assert len(_engines(shelf)) == 1
     with ThreadPoolExecutor(4) as pool:
-        asked = list(first) * 4
+        asked = list(first) * 3
         again = list(pool.map(lambda key: _said(shelf, *key), asked))
         streamed = list(pool.map(lambda key: _streamed(shelf, *key), list(first)))
     assert again == [first[key] for key in asked]
@@ -223,7 +223,7 @@ def _clear(house: House, names: Sequence[str], before: str = "") -> list[str]:
         margin = min(one["logprob"] - other["logprob"] for one, other in tops)
         if margin > 0.05 and len(texts) == len(names):
             found.append(question)
-        if len(found) == 3:
+        if len(found) == 2:
             break
     assert found
     return found
