@@ -87,6 +87,7 @@ def convert(
             "name": row.model,
             "kind": kind,
         }
+        order["licence"] = version.manifest.licence
         if carrier is not None:
             own = carrier.manifest
             order["base"] = {"arch": own.architecture, "layers": own.layers, "head": own.head_key}

@@ -131,8 +131,9 @@ def test_a_folder_becomes_a_version_then_one_that_answers(
 ) -> None:
     house = new_house(empty=True)
     made = decoder("llama3")
+    made.files["README.md"] = b"---\nlicense: apache-2.0\n---\nA card.\n"
     folder = made.save(tmp_path / "tiny", "BF16", parts=2)
-    kept = house.json("model", "import", str(folder))
+    kept = house.json("model", "import", str(folder), "--licence", "mit")
     assert (kept["model"], kept["version"], kept["new"]) == ("tiny", 1, True)
     refused = house.run_cli("deploy", "tiny")
     assert refused.returncode == 1
@@ -145,6 +146,9 @@ def test_a_folder_becomes_a_version_then_one_that_answers(
     assert shown["aliases"] == {"production": 2}
     assert [v["format"] for v in shown["versions"]] == ["safetensors", "gguf"]
     assert [v["manifest"]["quantisation"] for v in shown["versions"]] == ["BF16", "F16"]
+    # What the files say goes along: saying otherwise is no way around a policy.
+    assert [v["manifest"]["licence"] for v in shown["versions"]] == ["apache-2.0"] * 2
+    assert [v["licence"] for v in shown["versions"]] == ["mit"] * 2
     assert {"config.json", "tokenizer.json"} < {
         a["name"] for a in shown["versions"][0]["artifacts"]
     }

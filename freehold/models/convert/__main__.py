@@ -24,13 +24,17 @@ SPARE = 64 * 1024 * 1024
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to convert: a folder with the files of a checkpoint, or of an adapter for ``base``."""
+    """What to convert: a folder with the files of a checkpoint, or of an adapter for ``base``.
+
+    ``licence`` is what the files say themselves: it goes into the new one.
+    """
 
     folder: str
     target: str
     name: str
     kind: Kind | None = None
     base: Base | None = None
+    licence: str | None = None
 
 
 def run(order: Order) -> Mapping[str, object]:
@@ -41,6 +45,8 @@ def run(order: Order) -> Mapping[str, object]:
         if order.base is None
         else plan_adapter(folder, order.base, order.kind, order.name)
     )
+    if order.licence is not None:
+        planned.values["general.license"] = order.licence
     _check_room(planned, target)
     write(planned, target, lambda stage, done, of: _tell(stage=stage, done=done, total=of))
     return {"left_out": list(planned.left_out)}
