@@ -102,11 +102,39 @@ class Runtime(Section, frozen=True):
     retry_wait: Seconds = 10.0
 
 
+class Host(Section, frozen=True):
+    """A registry, or another Freehold, as a source and a target of models.
+
+    ``username`` and ``password`` are what it wants to know; the password (a Freehold's key) is a
+    reference. They go to this host only, and to ``token_host`` where that gives out its tokens.
+    ``plain_http`` speaks to it without TLS, which is allowed for this machine's loopback anyway.
+    """
+
+    username: str = ""
+    password: str = ""
+    token_host: str = ""
+    plain_http: bool = False
+
+
+class Bucket(Section, frozen=True):
+    """A bucket of S3, Google Cloud Storage or Azure Blob, as the ``obstore`` library opens it.
+
+    ``options`` are its own (``endpoint``, ``region``, ``account_name``, ...); ``secrets`` are those
+    that are told to nobody, each a reference. Without any it is asked anonymously.
+    """
+
+    options: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    plain_http: bool = False
+
+
 class Sources(Section, frozen=True):
     """Where models come from.
 
     ``pypi_index`` empty means the index this machine's pip uses; ``hub_endpoint`` empty means the
     Hub's own default. ``ca_bundle`` is a PEM file trusted in addition to the built-in roots.
+    ``hosts`` are registries by ``HOST[:PORT]``, ``buckets`` by ``s3://NAME``, ``gs://NAME`` and
+    ``az://NAME``.
     """
 
     pypi_index: str = ""
@@ -115,6 +143,34 @@ class Sources(Section, frozen=True):
     ca_bundle: str = ""
     catalog: str = ""
     timeout: Seconds = 60.0
+    hosts: dict[str, Host] = {}
+    buckets: dict[str, Bucket] = {}
+
+
+class Signing(Section, frozen=True):
+    """Signatures of models (OpenSSF Model Signing v1.0).
+
+    With ``required`` nothing is imported or loaded that is not signed by one of ``keys`` (PEM files
+    of public keys) or under one of ``certificates`` (PEM files of authorities).
+    """
+
+    required: bool = False
+    keys: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+
+class Registry(Section, frozen=True):
+    """Our own registry, at ``/v2/``.
+
+    ``blob_limit`` is the most bytes of one upload. ``upload_seconds`` is how long an upload that
+    nobody goes on with is kept, and a blob that no manifest names. With ``any_artifact`` it also
+    takes artifacts that hold no model; those are stored, not scanned.
+    """
+
+    enabled: bool = True
+    blob_limit: Count = 1 << 40
+    upload_seconds: Timeout = 86_400.0
+    any_artifact: bool = False
 
 
 class Scan(Section, frozen=True):
@@ -240,6 +296,8 @@ class Settings(Section, frozen=True):
     sources: Sources = Sources()
     scan: Scan = Scan()
     licences: Licences = Licences()
+    signing: Signing = Signing()
+    registry: Registry = Registry()
     audit: Audit = Audit()
     log: Log = Log()
     telemetry: Telemetry = Telemetry()
