@@ -103,12 +103,7 @@ class Runtime(Section, frozen=True):
 
 
 class Host(Section, frozen=True):
-    """A registry, or another Freehold, as a source and a target of models.
-
-    ``username`` and ``password`` are what it wants to know; the password (a Freehold's key) is a
-    reference. They go to this host only, and to ``token_host`` where that gives out its tokens.
-    ``plain_http`` speaks to it without TLS, which is allowed for this machine's loopback anyway.
-    """
+    """A registry or a Freehold: ``password`` (a reference) goes there and to ``token_host``."""
 
     username: str = ""
     password: str = ""
@@ -117,11 +112,7 @@ class Host(Section, frozen=True):
 
 
 class Bucket(Section, frozen=True):
-    """A bucket of S3, Google Cloud Storage or Azure Blob, as the ``obstore`` library opens it.
-
-    ``options`` are its own (``endpoint``, ``region``, ``account_name``, ...); ``secrets`` are those
-    that are told to nobody, each a reference. Without any it is asked anonymously.
-    """
+    """A bucket as ``obstore`` opens it: its ``options``, and ``secrets``, each a reference."""
 
     options: dict[str, str] = {}
     secrets: dict[str, str] = {}
@@ -148,11 +139,7 @@ class Sources(Section, frozen=True):
 
 
 class Signing(Section, frozen=True):
-    """Signatures of models (OpenSSF Model Signing v1.0).
-
-    With ``required`` nothing is imported or loaded that is not signed by one of ``keys`` (PEM files
-    of public keys) or under one of ``certificates`` (PEM files of authorities).
-    """
+    """Whose signatures of models count (PEM files); ``required`` takes and loads nothing else."""
 
     required: bool = False
     keys: tuple[str, ...] = ()
@@ -162,9 +149,8 @@ class Signing(Section, frozen=True):
 class Registry(Section, frozen=True):
     """Our own registry, at ``/v2/``.
 
-    ``blob_limit`` is the most bytes of one upload. ``upload_seconds`` is how long an upload that
-    nobody goes on with is kept, and a blob that no manifest names. With ``any_artifact`` it also
-    takes artifacts that hold no model; those are stored, not scanned.
+    An upload of at most ``blob_limit`` bytes is kept ``upload_seconds`` after its last byte; with
+    ``any_artifact`` what holds no model is taken too: stored, not scanned.
     """
 
     enabled: bool = True
