@@ -29,10 +29,7 @@ from freehold.store.versions import Artifact, Dependency
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody asks to bring in. ``sha256`` pins the bytes, when the asker knows them.
-
-    ``signature`` is a bundle over them, in place of one that lies beside them at the source.
-    """
+    """What to bring in. ``sha256`` pins the bytes; ``signature`` is a bundle over them."""
 
     source: str
     name: str | None = None
