@@ -28,6 +28,7 @@ import psutil
 from bench import gateway, report, scan
 from bench import humaneval as evaluate
 from bench.balance import balance
+from bench.oci import oci
 from bench.stage import ROOT, WORK, catalog_model, house, starter
 from tests.make_gguf import gguf
 
@@ -211,6 +212,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "import": import_,
     "balance": balance,
     "scan": lambda _given: scan.measure(),
+    "oci": oci,
     "humaneval": humaneval,
 }
 

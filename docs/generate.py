@@ -16,6 +16,7 @@ import msgspec
 from freehold.cli.main import cli
 from freehold.gateway.admin.routes import ROUTES as ADMINISTRATION
 from freehold.gateway.faults import STATUS
+from freehold.gateway.oci.routes import METHODS, URLS
 from freehold.gateway.routes import ROUTES as DATA_PLANE
 from freehold.models.catalog import read_catalog
 from freehold.plugins import OURS, known
@@ -101,6 +102,9 @@ def http() -> str:
     for path, methods in DATA_PLANE.items():
         for method, route in methods.items():
             parts.append(f"| `{method} {path}` | `{route.permission}` | {route.about} |")
+    for kind, methods in METHODS.items():
+        takes = ", ".join(methods)
+        parts.append(f"| `{takes} {URLS[kind]}` | by repository | OCI distribution 1.1 |")
     for route in ADMINISTRATION:
         summary = route.summary.rstrip(".").lower()
         parts.append(f"| `{route.method} {route.path}` | `{route.permission}` | {summary} |")

@@ -12,6 +12,7 @@
     ├── Invalid              the request or file is wrong: change it
     │   ├── TooLarge         it is over a limit
     │   ├── TooLate          it came too slowly
+    │   ├── OutOfRange       it goes on where nothing ended
     │   ├── WrongMethod      the route takes another HTTP method
     │   └── Conflict         it clashes with what is there
     ├── Unavailable          not now: try again later
@@ -107,6 +108,12 @@ class TooLate(Invalid):
     """It came too slowly."""
 
     kind = "too_late"
+
+
+class OutOfRange(Invalid):
+    """A range that does not fit what is there."""
+
+    kind = "out_of_range"
 
 
 class WrongMethod(Invalid):

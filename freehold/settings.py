@@ -102,11 +102,30 @@ class Runtime(Section, frozen=True):
     retry_wait: Seconds = 10.0
 
 
+class Host(Section, frozen=True):
+    """A registry or a Freehold: ``password`` (a reference) goes there and to ``token_host``."""
+
+    username: str = ""
+    password: str = ""
+    token_host: str = ""
+    plain_http: bool = False
+
+
+class Bucket(Section, frozen=True):
+    """A bucket as ``obstore`` opens it: its ``options``, and ``secrets``, each a reference."""
+
+    options: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    plain_http: bool = False
+
+
 class Sources(Section, frozen=True):
     """Where models come from.
 
     ``pypi_index`` empty means the index this machine's pip uses; ``hub_endpoint`` empty means the
     Hub's own default. ``ca_bundle`` is a PEM file trusted in addition to the built-in roots.
+    ``hosts`` are registries by ``HOST[:PORT]``, ``buckets`` by ``s3://NAME``, ``gs://NAME`` and
+    ``az://NAME``.
     """
 
     pypi_index: str = ""
@@ -115,6 +134,29 @@ class Sources(Section, frozen=True):
     ca_bundle: str = ""
     catalog: str = ""
     timeout: Seconds = 60.0
+    hosts: dict[str, Host] = {}
+    buckets: dict[str, Bucket] = {}
+
+
+class Signing(Section, frozen=True):
+    """Whose signatures of models count (PEM files); ``required`` takes and loads nothing else."""
+
+    required: bool = False
+    keys: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+
+class Registry(Section, frozen=True):
+    """Our own registry, at ``/v2/``.
+
+    An upload of at most ``blob_limit`` bytes is kept ``upload_seconds`` after its last byte; with
+    ``any_artifact`` what holds no model is taken too: stored, not scanned.
+    """
+
+    enabled: bool = True
+    blob_limit: Count = 1 << 40
+    upload_seconds: Timeout = 86_400.0
+    any_artifact: bool = False
 
 
 class Scan(Section, frozen=True):
@@ -240,6 +282,8 @@ class Settings(Section, frozen=True):
     sources: Sources = Sources()
     scan: Scan = Scan()
     licences: Licences = Licences()
+    signing: Signing = Signing()
+    registry: Registry = Registry()
     audit: Audit = Audit()
     log: Log = Log()
     telemetry: Telemetry = Telemetry()

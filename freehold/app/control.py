@@ -21,7 +21,10 @@ from freehold.control.jobs import Jobs
 from freehold.control.keys import Keys, has_keys
 from freehold.control.limits import Limits
 from freehold.control.publish import Publisher
+from freehold.control.pushes import Pushes
+from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
+from freehold.control.uploads import Uploads
 from freehold.errors import FreeholdError
 from freehold.gateway import cors
 from freehold.gateway.admin.application import application
@@ -36,8 +39,10 @@ from freehold.gateway.server import Ending, listen, serve
 from freehold.gateway.telemetry import Telemetry
 from freehold.identity.keys import read_pepper
 from freehold.models.conversion import clear
+from freehold.models.papers import Papers
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
+from freehold.models.signing.trust import Trust
 from freehold.plugins import open_kind
 from freehold.record.journal import Journal
 from freehold.record.meter import Meter, forget_the_dead
@@ -136,6 +141,9 @@ def _assemble(home: Home, settings: Settings) -> Control:
     registry = Registry(database, blobs, settings.licences)
     registry.sweep()
     clear(home.scratch)
+    papers = Papers(database, registry, Trust(settings.signing))
+    uploads = Uploads(home.root / "registry")
+    repositories = Repositories(database, registry, papers, blobs, uploads)
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
     sources = {
         name: kind(settings.sources) for name, kind in open_kind("source", settings.plugins).items()
@@ -154,7 +162,11 @@ def _assemble(home: Home, settings: Settings) -> Control:
             scratch=home.scratch,
             scan=settings.scan,
             licences=settings.licences,
+            papers=papers,
         ),
+        papers=papers,
+        repositories=repositories,
+        pushes=Pushes(repositories, blobs, settings.registry),
         deployments=Deployments(database, registry, settings.runtime),
         keys=Keys(database, read_pepper(home.pepper, fresh=not has_keys(database))),
         limits=Limits(database),
@@ -165,7 +177,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
         publisher=Publisher(home.snapshot),
         pool=Pool(
             engines,
-            verified_weights(blobs),
+            verified_weights(blobs, papers.check_loading),
             home.run / "replicas",
             home.logs,
             settings.runtime,

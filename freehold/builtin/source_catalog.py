@@ -6,6 +6,7 @@ import msgspec
 
 from freehold.builtin.source_folder import Folder
 from freehold.builtin.source_hub import Hub
+from freehold.builtin.source_oci import OCI
 from freehold.builtin.source_pypi import PyPI
 from freehold.errors import FreeholdError, Missing, Unavailable
 from freehold.models.catalog import read_catalog
@@ -21,6 +22,7 @@ class Catalog:
         self._sources: dict[str, Source] = {
             "folder": Folder(settings),
             "hub": Hub(settings),
+            "oci": OCI(settings),
             "pypi": PyPI(settings),
         }
 

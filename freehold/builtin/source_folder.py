@@ -7,7 +7,7 @@ from pathlib import Path
 
 from freehold.errors import Invalid, Missing
 from freehold.models.card import licence_of, read_card
-from freehold.models.source import Fetched, Origin, Progress
+from freehold.models.source import CARD, SIGNATURE, Fetched, Origin, Progress, read_beside
 from freehold.settings import Sources
 
 MOST_FILES = 1000
@@ -43,12 +43,15 @@ class Folder:
             raise Invalid("invalid.source", f"{file} is not a regular file", param="source")
         name = path.name if path.is_dir() else file.name.removesuffix(".gguf")
         kept = file.name if file.suffix in (".safetensors", ".onnx") else "model.gguf"
+        card = read_beside(path, CARD) if path.is_dir() else None
         return Fetched(
             name=name,
             files={kept: file},
             resolved=str(file),
             moved=False,
             licence=_licence(path) if path.is_dir() else None,
+            card=card.decode("utf-8", "replace") if card else None,
+            signature=read_beside(file.parent, f"{file.name}.sig", SIGNATURE),
         )
 
 

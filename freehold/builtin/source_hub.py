@@ -9,7 +9,7 @@ from typing import Any
 
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
 from freehold.models.scan.kind import kind_of
-from freehold.models.source import Fetched, Origin, Progress
+from freehold.models.source import CARD, SIGNATURE, Fetched, Origin, Progress, read_beside
 from freehold.settings import Sources, resolve_secret
 
 _FORM = re.compile(
@@ -73,7 +73,11 @@ class Hub:
                 )
                 for file in wanted
             }
+            for name in (CARD, SIGNATURE):
+                if name in names:
+                    api.hf_hub_download(repo, name, revision=info.sha, local_dir=scratch / "hub")
         card: Any = info.card_data or {}
+        text = read_beside(scratch / "hub", CARD)
         only = wanted[0] if len(wanted) == 1 else ""
         return Fetched(
             name=Path(only or repo).name.removesuffix(".gguf"),
@@ -81,6 +85,8 @@ class Hub:
             resolved=f"hf:{repo}{'/' if only else ''}{only}@{info.sha}",
             moved=True,
             licence=str(licence) if (licence := card.get("license")) else None,
+            card=text.decode("utf-8", "replace") if text else None,
+            signature=read_beside(scratch / "hub", SIGNATURE),
         )
 
 

@@ -28,10 +28,10 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
     def declare(function: Callable[..., None]) -> click.Command:
         def call(
             home: str | None,
-            key: str | None,
             ca: str | None,
-            certificate: str | None,
             as_json: bool,
+            key: str | None = None,
+            certificate: str | None = None,
             url: str | None = None,
             **own: Any,
         ) -> None:
@@ -71,7 +71,7 @@ def command(group: click.Group | None = None, name: str | None = None) -> Callab
         }
         own = {option for each in call.__click_params__ for option in each.opts}  # type: ignore[attr-defined]
         for name_, option in reversed(shared.items()):
-            if name_ not in own:  # deploy's --url names an endpoint
+            if name_ not in own:  # deploy's --url names an endpoint, sign's --key a file
                 call = option(call)
         made = click.command(name or function.__name__.rstrip("_").replace("_", "-"))(call)
         if group is not None:

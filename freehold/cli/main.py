@@ -20,6 +20,7 @@ COMMANDS = MappingProxyType(
         "restart": ("gateways", "Replace the gateways; no request is dropped."),
         "chat": ("chat", "Ask, and print the answer as it comes."),
         "model": ("model", "Models: bring them in, look at them, move aliases."),
+        "repository": ("repositories", "Our own registry: who may pull and push."),
         "deploy": ("deployments", "Run a model, or endpoints, as a deployment."),
         "undeploy": ("deployments", "Remove a deployment."),
         "apply": ("desired", "Make the whole desired state that of a file."),

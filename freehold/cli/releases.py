@@ -6,9 +6,10 @@ import click
 
 from freehold.cli.client import connected, part
 from freehold.cli.command import Options, command
-from freehold.cli.models import model, resolve
+from freehold.cli.models import model
 from freehold.cli.names import complete
 from freehold.cli.output import emit
+from freehold.cli.versions import resolve
 from freehold.cli.words import moment
 
 

@@ -33,9 +33,12 @@ from freehold.control.limits import (
 )
 from freehold.control.limits import replace as replace_limits
 from freehold.control.publish import Publisher, routes
+from freehold.control.pushes import Pushes
+from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
+from freehold.models.papers import Papers
 from freehold.models.pipeline import Arrival, Workshop, bring_in
 from freehold.models.registry import Registry, Version
 from freehold.models.source import Progress
@@ -73,6 +76,9 @@ class Control(msgspec.Struct, kw_only=True):
     blobs: Blobs
     registry: Registry
     workshop: Workshop
+    papers: Papers
+    repositories: Repositories
+    pushes: Pushes
     deployments: Deployments
     keys: Keys
     limits: Limits
@@ -107,6 +113,7 @@ class Control(msgspec.Struct, kw_only=True):
             keep("watching limits", self.watch_spending, BEAT, stop),
             keep("taking in records", self.take_in_records, LEDGER_EVERY, stop),
             keep("forgetting old records", self.forget_records, FORGET_EVERY, stop),
+            keep("sweeping the registry", self.sweep_registry, FORGET_EVERY, stop),
         )
 
     def probe(self) -> None:
@@ -291,6 +298,11 @@ class Control(msgspec.Struct, kw_only=True):
             act = partial(forget_old, self.database, self.home.audit, before, LEDGER_PAUSE)
             await asyncio.get_running_loop().run_in_executor(self.bookkeeper, act)
 
+    async def sweep_registry(self) -> None:
+        """Delete uploads that nobody goes on with, and blobs that nothing names."""
+        seconds = self.settings.registry.upload_seconds
+        await asyncio.to_thread(self.repositories.sweep, seconds)
+
     async def close(self) -> None:
         """Let go of everything but processes."""
         await self.jobs.stop()
@@ -331,10 +343,16 @@ def new_secret() -> str:
     return secrets.token_urlsafe(24)
 
 
-def verified_weights(blobs: Blobs) -> Callable[[str], Path]:
-    """Return what the pool calls before a load: no unverified byte reaches an engine."""
+def verified_weights(
+    blobs: Blobs, permitted: Callable[[str], None] = lambda _: None
+) -> Callable[[str], Path]:
+    """Return what the pool calls before a load: no unverified byte reaches an engine.
+
+    ``permitted`` raises for bytes that may not be loaded although they are those they should be.
+    """
 
     def check(digest: str) -> Path:
+        permitted(digest)
         blobs.verify(digest)
         return blobs.path(digest)
 

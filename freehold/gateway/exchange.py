@@ -1,7 +1,7 @@
 """One HTTP exchange: the request as we read it, and the answer as it goes out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -88,6 +88,7 @@ class Exchange:
         self.form: Form = OPENAI
         self.broken: Callable[[Fault], bytes] = OPENAI.body
         self._read = False
+        self._iterator: AsyncIterator[bytes] | None = None
         self._attendance: Attendance | None = None
 
     @property
@@ -188,6 +189,33 @@ class Exchange:
             raise Invalid("invalid.body", "the body is not whole: it broke off or is malformed")
         return bytes(received)
 
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece, whatever its length; ``Invalid`` when it breaks off.
+
+        What has come by then has been yielded. ``TooLate`` when it comes too slowly.
+        """
+        length, received, empty = self._length(), 0, 0
+        pieces = self._iterator = aiter(self._protocol)
+        while True:
+            try:
+                async with asyncio.timeout(self._door.settings.body_timeout):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                break
+            except TimeoutError:
+                raise TooLate(
+                    "invalid.body_too_slow", "the body did not come in time: send it faster"
+                ) from None
+            except RuntimeError as error:
+                raise Gone from error
+            empty += not piece
+            received += len(piece)
+            if piece:
+                yield piece
+        self._read = True
+        if empty > 1 or (length is not None and received != length):
+            raise Invalid("invalid.body", "the body is not whole: it broke off or is malformed")
+
     async def discard(self) -> None:
         """Read what is left of a body that nobody wants, so that its sender gets to our answer.
 
@@ -200,7 +228,8 @@ class Exchange:
         left = DISCARD_BYTES
         with suppress(TimeoutError, Exception):
             async with asyncio.timeout(DISCARD_SECONDS):
-                pieces = aiter(self._protocol)
+                # What ``pieces`` has begun goes on there.
+                pieces = self._iterator or aiter(self._protocol)
                 while left > 0:
                     piece = await asyncio.wait_for(anext(pieces), DISCARD_PAUSE)
                     left -= len(piece)
@@ -225,6 +254,12 @@ class Exchange:
         self.stream = Stream(self._protocol.response_stream(200, headers))
         self.answered = True
         return self.stream
+
+    def send_file(self, status: int, headers: Headers, path: str, start: int, end: int) -> None:
+        """Answer with the bytes of a file from ``start`` up to, not including, ``end``."""
+        headers = headers + self._door.answer_headers(self)
+        self._protocol.response_file_range(status, headers, path, start, end)
+        self.answered = True
 
     async def finish(self, last: Last) -> None:
         """Send the answer, or the rest of it."""

@@ -14,6 +14,8 @@ from freehold.gateway.exchange import Exchange, Last, Whole, document
 from freehold.gateway.faults import OPENAI, Form, fault
 from freehold.gateway.forward import forward
 from freehold.gateway.metrics import show_metrics
+from freehold.gateway.oci.relay import relay
+from freehold.gateway.oci.routes import read_path
 from freehold.gateway.parts import Parts
 from freehold.gateway.pipeline import complete, list_models
 from freehold.gateway.ranking import rerank
@@ -137,6 +139,8 @@ async def _answer(exchange: Exchange, parts: Parts) -> None:
         await _preflight(exchange, parts)
     elif path.startswith("/api/"):
         await _administer(exchange, parts)
+    elif (operation := read_path(path)) is not None:
+        await relay(exchange, operation, parts)
     else:
         error = _no_route(exchange.method, path, found)
         await recorded(exchange, "none", partial(_refuse, error), parts.books)

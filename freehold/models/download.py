@@ -20,17 +20,24 @@ TRIES = 4
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A file at a URL. ``bytes`` is what the server said of its size, if it did."""
+    """A file at a URL. ``bytes`` is what the server said of its size, if it did.
+
+    ``headers`` go with every question for it: they may hold credentials.
+    """
 
     url: str
     sha256: str
     bytes: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-def open_client(settings: Sources, environment: Mapping[str, str]) -> SyncClient:
+def open_client(
+    settings: Sources, environment: Mapping[str, str], *, redirects: bool = True
+) -> SyncClient:
     """Return a client that trusts the system's certificates and those of ``sources.ca_bundle``."""
     builder = (
         SyncClientBuilder()
+        .follow_redirects(redirects)
         .user_agent("freehold")
         .connect_timeout(timedelta(seconds=settings.timeout))
         .read_timeout(timedelta(seconds=settings.timeout))
@@ -72,7 +79,7 @@ def download(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             part.unlink(missing_ok=True)
-            raise _no_space(part) from error
+            raise no_space(part) from error
     if _digest(part) != wanted.sha256:
         part.unlink()
         raise DigestMismatch(
@@ -101,6 +108,8 @@ def _one_answer(
     """Append what one answer brings, every byte as it comes; return the bytes there are now."""
     request = client.get(wanted.url).header("accept-encoding", "identity")
     request = request.streamed_read_buffer_limit(0)
+    for name, value in wanted.headers:
+        request = request.header(name, value, is_sensitive=True)
     if have:
         request = request.header("range", f"bytes={have}-")
     with request.build_streamed() as response:
@@ -132,7 +141,11 @@ def _check_status(response: SyncResponse, wanted: Wanted) -> None:
     name = _file_name(wanted.url)
     if response.status in (404, 410):
         raise Missing("missing.source", f"there is no {name} at the source any more")
-    raise Unavailable("unavailable.source", f"the source answered {response.status} for {name}")
+    raise Unavailable(
+        "unavailable.source",
+        f"the source answered {response.status} for {name}",
+        details={"status": response.status},
+    )
 
 
 def _starts_at(response: SyncResponse, have: int) -> bool:
@@ -142,10 +155,11 @@ def _starts_at(response: SyncResponse, have: int) -> bool:
 def _check_space(part: Path, wanted: Wanted) -> None:
     have = part.stat().st_size if part.exists() else 0
     if wanted.bytes and shutil.disk_usage(part.parent).free < wanted.bytes - have:
-        raise _no_space(part)
+        raise no_space(part)
 
 
-def _no_space(part: Path) -> Unavailable:
+def no_space(part: Path) -> Unavailable:
+    """Return the error for a disk that is full."""
     return Unavailable(
         "unavailable.disk", f"no space left in {part.parent}: free some and import again"
     )

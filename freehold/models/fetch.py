@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from freehold.errors import Missing
 from freehold.models.source import Origin, Source
 
-ORDER = ("hub", "pypi", "catalog", "folder")
+ORDER = ("hub", "pypi", "oci", "freehold", "store", "catalog", "folder")
 """Who is asked first: those with a notation of their own, then names, then paths."""
 
 
@@ -22,6 +22,6 @@ def find(sources: Mapping[str, Source], text: str) -> tuple[Source, Origin]:
     hint = f"did you mean {near[0]}?" if near else f"the catalog has: {', '.join(known)}"
     raise Missing(
         "missing.source",
-        f"{text!r:.120} is no catalog name, path, hf:ORG/REPO or pypi:NAME; {hint}",
+        f"{text!r:.120} is no catalog name, path, hf:, pypi:, oci:// or other source; {hint}",
         param="source",
     )

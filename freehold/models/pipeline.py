@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.errors import DigestMismatch, FreeholdError, Invalid, Missing, Refused
+from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Missing, Refused
 from freehold.models.adapter import check_stored, settle_base
 from freehold.models.fetch import find
 from freehold.models.identify import Identified, digest_of, identify, named
 from freehold.models.licence import judge
 from freehold.models.manifest import Manifest
+from freehold.models.papers import Papers, admit
 from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
 from freehold.models.scan.finding import Finding
 from freehold.models.scan.scan import scan
@@ -29,13 +30,14 @@ from freehold.store.versions import Artifact, Dependency
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody asks to bring in. ``sha256`` pins the bytes, when the asker knows them."""
+    """What to bring in. ``sha256`` pins the bytes; ``signature`` is a bundle over them."""
 
     source: str
     name: str | None = None
     sha256: str | None = None
     licence: str | None = None
     dependencies: tuple[Dependency, ...] = ()
+    signature: bytes | None = None
 
 
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     blobs: Blobs
     registry: Registry
     scratch: Path
+    papers: Papers
     scan: Scan = Scan()
     licences: Licences = Licences()
 
@@ -59,7 +62,7 @@ def bring_in(
     _check_pin(arrival, origin)
     present = _present(arrival, origin, shop, progress)
     if present is not None:
-        return present, False
+        return _signed(present, arrival, shop, now, by), False
     # One for each arrival: others of the same source may be under way, with another pin.
     scratch = shop.scratch / hashlib.sha256(msgspec.json.encode(arrival)).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -72,12 +75,22 @@ def bring_in(
         found = scan_files(fetched.files, shop, progress) if fetched.moved else None
         artifacts = _store(fetched, shop, progress)
         draft = _draft(arrival, origin, fetched, artifacts, needs, shop, found, progress)
-        registered = shop.registry.register(draft, now, by)
-    except (Invalid, DigestMismatch):  # no later try can make use of it
+        digests = [artifact.digest for artifact in draft.artifacts]
+        signatures = admit(shop.papers, arrival.signature, fetched.signature, digests)
+        draft = msgspec.structs.replace(draft, card=fetched.card, signatures=signatures)
+        version, new = shop.registry.register(draft, now, by)
+    except (Invalid, DigestMismatch, Forbidden):  # no later try can make use of it
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     shutil.rmtree(scratch, ignore_errors=True)
-    return registered
+    return version if new else _signed(version, arrival, shop, now, by), new
+
+
+def _signed(version: Version, arrival: Arrival, shop: Workshop, now: float, by: str) -> Version:
+    """Keep the signature that came with a version which is here already."""
+    if arrival.signature is not None:
+        shop.papers.sign(version, arrival.signature, now, by)
+    return version
 
 
 def scan_files(

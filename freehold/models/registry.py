@@ -1,10 +1,11 @@
 """The registry: models, immutable versions, aliases that move and roll back at once."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -14,8 +15,9 @@ from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
 from freehold.models.scan.finding import Finding, encode
 from freehold.settings import Licences
-from freehold.store import versions
+from freehold.store import cards, versions
 from freehold.store.blobs import Blobs
+from freehold.store.cards import SignatureRow
 from freehold.store.database import Database
 from freehold.store.quarantine import Quarantine, acceptances, isolate, quarantine_of
 from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow, VersionRow
@@ -58,6 +60,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     resolved: str
     dependencies: tuple[Dependency, ...] = ()
     findings: tuple[Finding, ...] = ()
+    card: str | None = None
+    signatures: tuple[bytes, ...] = ()
 
 
 class Registry:
@@ -97,6 +101,7 @@ class Registry:
                     created_by=by,
                 )
                 versions.add_version(connection, row, draft.artifacts, draft.dependencies)
+                _add_papers(connection, draft, row.number, now, by)
             number = same.number if same else row.number
             if draft.findings:
                 isolate(connection, draft.model, number, encode(draft.findings), now)
@@ -303,6 +308,21 @@ def _refuse_needed(dependents: Sequence[str], name: str) -> None:
         raise Conflict(
             "conflict.needed", f"{name} is the base of {', '.join(dependents)}: remove those first"
         )
+
+
+def _add_papers(connection: Any, draft: Draft, number: int, now: float, by: str) -> None:
+    if draft.card:
+        cards.set_card(connection, draft.model, number, draft.card)
+    for bundle in draft.signatures:
+        row = SignatureRow(
+            model=draft.model,
+            number=number,
+            id=hashlib.sha256(bundle).hexdigest(),
+            bundle=bundle,
+            created=now,
+            created_by=by,
+        )
+        cards.add_signature(connection, row)
 
 
 def check_alias(alias: str) -> None:

@@ -6,6 +6,9 @@ from typing import Protocol
 
 import msgspec
 
+BESIDE_BYTES = 256 * 1024
+CARD, SIGNATURE = "README.md", "model.sig"
+
 Progress = Callable[[str, int, int], None]
 """Called with (stage, bytes done, bytes in all or 0 when unknown); may raise to abort."""
 
@@ -32,7 +35,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 
     ``files`` maps a file's name within the model (``model.gguf``) to where it lies now. ``moved``
     says that the registry may move the files instead of copying them (they are scratch files).
-    ``resolved`` is the exact place, revision included, for the lineage.
+    ``resolved`` is the exact place, revision included, for the lineage. ``card`` is the model card
+    and ``signature`` the signature (an OpenSSF bundle) that lie beside the files there.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     moved: bool
     licence: str | None = None
     notice: str | None = None
+    card: str | None = None
+    signature: bytes | None = None
 
 
 class Source(Protocol):
@@ -57,3 +63,15 @@ class Source(Protocol):
         reached, ``Invalid`` for a malformed archive and ``DigestMismatch`` for other bytes.
         """
         ...
+
+
+def read_beside(folder: Path, *names: str) -> bytes | None:
+    """Return the first of these small files that a folder holds."""
+    for name in names:
+        try:
+            path = folder / name
+            if path.is_file() and path.stat().st_size <= BESIDE_BYTES:
+                return path.read_bytes()
+        except OSError:
+            continue
+    return None

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -236,4 +237,82 @@ USAGE = Table(
     Column("tokens_out", Integer, nullable=False),
     Column("milliseconds", Float, nullable=False),
     PrimaryKeyConstraint("day", "principal", "deployment"),
+)
+
+CARDS = Table(
+    "cards",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    PrimaryKeyConstraint("model", "number"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
+SIGNATURES = Table(
+    "signatures",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("id", String, nullable=False),
+    Column("bundle", LargeBinary, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    PrimaryKeyConstraint("model", "number", "id"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
+REPOSITORY_MANIFESTS = Table(
+    "repository_manifests",
+    METADATA,
+    Column("repository", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("artifact_type", String),
+    Column("content", LargeBinary, nullable=False),
+    Column("subject", String),
+    Column("number", Integer),
+    Column("created", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    PrimaryKeyConstraint("repository", "digest"),
+    Index("repository_manifests_subject", "repository", "subject"),
+)
+
+REPOSITORY_TAGS = Table(
+    "repository_tags",
+    METADATA,
+    Column("repository", String, nullable=False),
+    Column("tag", String, nullable=False),
+    Column("digest", String, nullable=False),
+    PrimaryKeyConstraint("repository", "tag"),
+    ForeignKeyConstraint(
+        ["repository", "digest"],
+        ["repository_manifests.repository", "repository_manifests.digest"],
+        ondelete="CASCADE",
+    ),
+)
+
+REPOSITORY_BLOBS = Table(
+    "repository_blobs",
+    METADATA,
+    Column("repository", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created", Float, nullable=False),
+    PrimaryKeyConstraint("repository", "digest"),
+)
+
+REPOSITORY_GRANTS = Table(
+    "repository_grants",
+    METADATA,
+    Column("repository", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("access", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    PrimaryKeyConstraint("repository", "subject"),
 )

@@ -181,7 +181,7 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(new_house: Make, weights: 
         ("no-such-thing", "the catalog has: smollm2"),
         ("pypi:!!", "is not NAME"),
         ("hf:justone", "is not ORG/REPO"),
-        ("oci://somewhere/x", "is no catalog name"),
+        ("oci://somewhere", "names no artifact"),
     ],
 )
 def test_bad_sources_say_what_to_do(new_house: Make, source: str, says: str) -> None:

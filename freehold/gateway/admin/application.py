@@ -7,15 +7,17 @@ from typing import Any
 import msgspec
 
 from freehold.control.control import Control
-from freehold.errors import Invalid, Unauthenticated
+from freehold.errors import FreeholdError, Invalid, Missing, Unauthenticated
 from freehold.gateway.admin.ask import Ask, read_query
 from freehold.gateway.admin.openapi import describe
+from freehold.gateway.admin.registry import Request
 from freehold.gateway.admin.routes import find
 from freehold.gateway.door import Door
 from freehold.gateway.exchange import Exchange, Last, Whole, document
 from freehold.gateway.faults import fault
 from freehold.gateway.follow import HOLD, Question
 from freehold.gateway.forward import CLIENT
+from freehold.gateway.oci.routes import FORM, read_path
 from freehold.gateway.proof import NONCE, PROOF, Challenge
 from freehold.gateway.recorded import Books, recorded
 from freehold.identity.keys import authenticate
@@ -34,6 +36,9 @@ def application(
         try:
             if exchange.path.startswith("/internal/"):
                 await exchange.finish(await _internal(exchange, control))
+            elif exchange.path.startswith("/v2/"):
+                work = partial(_registry, exchange, control, pepper)
+                await recorded(exchange, "repository:read", work, books)
             else:
                 work = partial(_administer, exchange, control, pepper)
                 await recorded(exchange, "administer", work, books)
@@ -70,6 +75,24 @@ async def _administer(exchange: Exchange, control: Control, pepper: bytes, entry
     last = await perform(ask, exchange.method, exchange.path, control, entry)
     assert isinstance(last, Whole)
     return Whole(last.status, [*last.headers, ("x-freehold-request", exchange.id)], last.body)
+
+
+async def _registry(exchange: Exchange, control: Control, pepper: bytes, entry: Entry) -> Last:
+    """Answer a gateway about the registry; nobody else is told where files lie."""
+    client, own = exchange.header(CLIENT), _challenge(exchange, control)
+    operation = read_path(exchange.path)
+    proved = client is not None and own.holds(
+        exchange.header(PROOF), own.ask(client.encode("utf-8", "replace"))
+    )
+    if not proved or operation is None:
+        raise Missing("missing.route", "the registry is served by gateways")
+    assert client is not None
+    entry.client = client
+    try:
+        return await Request(exchange, operation, control).answer(entry, pepper)
+    except FreeholdError:
+        exchange.form = FORM
+        raise
 
 
 async def _internal(exchange: Exchange, control: Control) -> Last:

@@ -101,6 +101,7 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
     _permit_secrets([deployment], ask, control)
     names = {deployment.name, *(each.name for each in control.deployments.all())}
     check_deployment(deployment, control.registry, control.settings.runtime, names)
+    await asyncio.to_thread(control.papers.check_deploying, deployment.model)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
     await control.changed()
     return view(deployment, control)

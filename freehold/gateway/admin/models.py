@@ -74,13 +74,17 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportBody(Body, frozen=True):
-    """What to bring in. ``sha256`` pins the bytes; nothing else is kept then."""
+    """What to bring in. ``sha256`` pins the bytes; nothing else is kept then.
+
+    ``signature`` is the text of an OpenSSF signature bundle over them.
+    """
 
     source: str
     name: str | None = None
     sha256: Digest | None = None
     licence: str | None = None
     dependencies: tuple[Dependency, ...] = ()
+    signature: str | None = None
 
 
 class AliasBody(Body, frozen=True):
@@ -151,6 +155,7 @@ async def bring_in(ask: Ask, control: Control) -> Job:
         sha256=body.sha256,
         licence=body.licence,
         dependencies=body.dependencies,
+        signature=body.signature.encode() if body.signature else None,
     )
     return control.start_import(arrival, ask.principal.name)
 

@@ -13,16 +13,19 @@ from freehold.gateway.admin import (
     keys,
     limits,
     models,
+    papers,
     records,
     releases,
+    repositories,
     status,
 )
 from freehold.gateway.admin.ask import Handler, Route
 from freehold.models.catalog import CatalogEntry
 from freehold.models.deploy import Deployment
 from freehold.models.registry import LaunchSettings
+from freehold.store.repositories import Grant
 
-D, M, K, L, R = deployments, models, keys, limits, records
+D, M, K, L, R, P, G = deployments, models, keys, limits, records, papers, repositories
 
 
 def _route(
@@ -60,6 +63,15 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {_VERSION}/verify", "model:import", M.verify, Job, None, 202),
     _route(f"POST {_VERSION}/convert", "model:import", conversions.convert, Job,
            conversions.ConvertBody, 202),
+    _route(f"GET {_VERSION}/card", "model:read", P.show_card, P.CardView),
+    _route(f"PUT {_VERSION}/card", "model:import", P.set_card, P.CardView, P.CardBody),
+    _route(f"GET {_VERSION}/bom", "model:read", P.bill_of_materials, dict[str, Any]),
+    _route(f"GET {_VERSION}/signatures", "model:read", P.list_signatures, list[P.SignatureView]),
+    _route(f"POST {_VERSION}/signatures", "model:import", P.sign, P.SignatureView,
+           P.SignatureBody, 201),
+    _route(f"DELETE {_VERSION}/signatures/{{signature}}", "model:remove", P.forget_signature,
+           list[P.SignatureView]),
+    _route(f"POST {_VERSION}/push", "model:push", P.push, Job, P.PushBody, 202),
     _route(f"GET {_VERSION}/settings", "model:read", M.show_settings, M.SettingsView),
     _route(f"PUT {_VERSION}/settings", "model:import", M.set_settings, M.SettingsView,
            LaunchSettings),
@@ -68,6 +80,10 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {_VERSION}/release", "model:release", releases.release, M.VersionView,
            releases.ReleaseBody),
     _route(f"POST {_MODEL}/accept", "licence:accept", releases.accept, releases.AcceptedView),
+    _route("GET /api/repositories", "grant:read", G.list_repositories, list[G.RepositoryView]),
+    _route("GET /api/grants", "grant:read", G.list_grants, list[Grant]),
+    _route("PUT /api/grants", "grant:write", G.grant, Grant, G.GrantBody),
+    _route("DELETE /api/grants/{repository}/{subject}", "grant:write", G.take_back, list[Grant]),
     _route("GET /api/jobs", "model:read", jobs.list_jobs, list[Job]),
     _route("GET /api/jobs/{job}", "model:read", jobs.show, Job,
            query={"wait": "answer when the job is over, or after so many seconds, at most 30"}),

@@ -1,0 +1,122 @@
+"""``freehold model sign`` and ``freehold model verify``: signatures, made where the key is."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from freehold.cli.client import Client, connected, part
+from freehold.cli.command import Options, command
+from freehold.cli.names import complete
+from freehold.cli.output import emit, follow
+from freehold.cli.versions import path_of
+from freehold.errors import Forbidden, Invalid
+from freehold.models.signing import statement
+from freehold.models.signing.signer import sign as make_signature
+from freehold.models.signing.trust import Trust
+from freehold.settings import Signing, resolve_secret
+
+
+@command()
+@click.argument("name", shell_complete=complete("model", "alias", "version"))
+@click.option("--key", "key_file", metavar="FILE", required=True, help="Private key, ECDSA, PEM.")
+@click.option("--key-password", metavar="REF", help="Its password: file:PATH or env:NAME.")
+@click.option("--certificate", "signer", metavar="FILE", help="Certificate of the key, PEM.")
+@click.option("--chain", metavar="FILE", multiple=True, help="Certificates up to the authority.")
+@click.option("--out", metavar="FILE", help="Write the signature there too.")
+def sign(
+    options: Options,
+    name: str,
+    key_file: str,
+    key_password: str | None,
+    signer: str | None,
+    chain: tuple[str, ...],
+    out: str | None,
+) -> None:
+    """Sign a version with a private key of yours.
+
+    The key is read here and sent nowhere; Freehold keeps the signature (OpenSSF Model Signing
+    v1.0) with the version.
+    """
+    password = resolve_secret(key_password) if key_password else None
+    with connected(options) as client:
+        title, path = path_of(client, name)
+        said = statement.make_statement(title.partition(":")[0], _files(client, title))
+        made = make_signature(
+            said, Path(key_file), password, Path(signer) if signer else None, list(map(Path, chain))
+        )
+        found = client.post(f"{path}/signatures", {"bundle": made.decode()})
+    if out is not None:
+        Path(out).write_bytes(made)
+    trusted = f"by {found['signer']}" if found["signer"] else "(by nobody that is trusted here yet)"
+    document = {"version": title, **found, "file": out}
+    emit(options, document, f"signed {title} {trusted}")
+
+
+@command()
+@click.argument("name", shell_complete=complete("model", "alias", "version"))
+@click.option("--signature", metavar="FILE", help="Hold this signature against it.")
+@click.option("--signed", is_flag=True, help="Want a signature that is kept with it.")
+@click.option("--trust-key", metavar="FILE", multiple=True, help="Public key to trust, PEM.")
+@click.option("--trust-ca", metavar="FILE", multiple=True, help="Authority to trust, PEM.")
+def verify(
+    options: Options,
+    name: str,
+    signature: str | None,
+    signed: bool,
+    trust_key: tuple[str, ...],
+    trust_ca: tuple[str, ...],
+) -> None:
+    """Read a version's bytes again and hold them against its digest, and its signature.
+
+    Whom to trust is what [signing] in the settings says, unless it is said here.
+    """
+    trust = Trust(Signing(keys=trust_key, certificates=trust_ca)) if trust_key or trust_ca else None
+    with connected(options) as client:
+        title, path = path_of(client, name)
+        signer = None
+        if signature or signed or trust:
+            signer = _signer(client, title, path, signature, trust)
+        result = follow(client, client.post(f"{path}/verify"), name)
+    digests = ", ".join(f"sha256:{digest}" for digest in result["digests"])
+    text = f"{title} is intact: {digests}" + (f"\nsigned by {signer}" if signer else "")
+    emit(options, {**result, "signer": signer}, text)
+
+
+def read_bundle(file: str) -> str:
+    """Return the text of a signature's file."""
+    try:
+        return Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid("invalid.usage", f"cannot read {file}: {error}") from error
+
+
+def _signer(
+    client: Client, title: str, path: str, signature: str | None, trust: Trust | None
+) -> str:
+    """Return who signed a version, by a file or by what is kept; ``Forbidden`` for nobody."""
+    kept: list[dict[str, Any]] = []
+    if signature is None:
+        kept = client.get(f"{path}/signatures")
+    if trust is None:
+        if signature is not None:
+            raise Invalid("invalid.usage", "say whom to trust: --trust-key FILE or --trust-ca FILE")
+        signers = [each["signer"] for each in kept if each["signer"]]
+        if not signers:
+            why = "; ".join(each["reason"] for each in kept) or "it has no signature"
+            raise Forbidden("forbidden.unsigned", f"{title}: {why}")
+        return str(signers[0])
+    bundles = [read_bundle(signature).encode()] if signature else []
+    bundles += [each["bundle"].encode() for each in kept]
+    return trust.find(bundles, list(_files(client, title).values())).signer
+
+
+def _files(client: Client, title: str) -> dict[str, str]:
+    """Return the digests of a version's files by their names."""
+    name, _, number = title.partition(":")
+    versions = client.get(f"/api/models/{part(name)}")["versions"]
+    found = next(version for version in versions if str(version["number"]) == number)
+    return {each["name"]: each["digest"] for each in found["artifacts"]}
+
+
+COMMANDS = (sign, verify)

@@ -1,0 +1,1 @@
+"""Our own registry over HTTP, as the OCI distribution specification words it."""

@@ -1,0 +1,1 @@
+"""OCI registries: references, manifests, the ModelPack format, and a client."""

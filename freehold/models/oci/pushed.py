@@ -1,0 +1,70 @@
+"""An artifact that was pushed to our own registry, as a source for the path of a model."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from freehold.errors import Invalid
+from freehold.models.oci import media
+from freehold.models.oci.choose import Chosen, only_model
+from freehold.models.oci.unpack import unpack
+from freehold.models.source import Fetched, Origin, Progress
+
+SMALL = 256 * 1024
+
+
+class Pushed:
+    """The one artifact it was made for; ``place`` returns where a blob (SHA-256 in hex) lies."""
+
+    def __init__(
+        self, text: str, chosen: Chosen, licence: str | None, place: Callable[[str], Path]
+    ) -> None:
+        self._text = text
+        self._chosen = chosen
+        self._licence = licence
+        self._place = place
+
+    def claims(self, text: str) -> Origin | None:
+        """Claim the artifact's own name."""
+        return Origin(source="pushed", location=text) if text == self._text else None
+
+    def fetch(self, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
+        """Name the blobs of the model; the registry takes them, or unpacks them, from here."""
+        files: dict[str, Path] = {}
+        for number, layer in enumerate(self._chosen.files):
+            blob = self._place(layer.blob.sha256)
+            if layer.packed == media.RAW:
+                assert layer.name is not None
+                # Another name for the same bytes: taking them in moves the name, not the bytes.
+                target = scratch / f"layer-{number}"
+                target.unlink(missing_ok=True)
+                os.link(blob, target)
+                files[layer.name] = target
+                continue
+            folder = scratch / f"unpacked-{number}"
+            folder.mkdir(exist_ok=True, mode=0o700)
+            found = unpack(blob, layer.packed, folder, lambda n: progress("unpack", n, 0))
+            if files.keys() & found.keys():
+                raise Invalid("invalid.artifact", "two layers hold a file of one name")
+            files |= found
+        models = only_model(list(files), None)
+        single = len(models) == 1 and models[0].endswith(".gguf")
+        return Fetched(
+            name=origin.location,
+            files={"model.gguf": files[models[0]]} if single else {n: files[n] for n in models},
+            resolved=self._text,
+            moved=True,
+            licence=self._licence,
+            card=self._read(self._chosen.card.blob.sha256) if self._chosen.card else None,
+            signature=self._small(self._chosen.signature.blob.sha256)
+            if self._chosen.signature
+            else None,
+        )
+
+    def _read(self, digest: str) -> str | None:
+        data = self._small(digest)
+        return data.decode("utf-8", "replace") if data else None
+
+    def _small(self, digest: str) -> bytes | None:
+        path = self._place(digest)
+        return path.read_bytes() if path.stat().st_size <= SMALL else None

@@ -1,0 +1,79 @@
+"""Take files out of a tar layer: bounded, plain files only, nothing outside the folder."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from freehold.errors import Invalid
+from freehold.models.oci.manifest import check_file_name
+from freehold.models.oci.media import GZIP, TAR
+
+MOST_FILES = 10_000
+RATIO = 64
+"""Bytes that may come out for one that went in; weights hardly shrink at all."""
+SLACK = 1 << 20
+PIECE = 4 * 1024 * 1024
+
+
+def unpack(
+    archive: Path, packed: str, folder: Path, progress: Callable[[int], None]
+) -> dict[str, Path]:
+    """Return the files of a tar layer by their names; they lie under ``folder``.
+
+    ``Invalid`` for links, devices, odd names, one name twice, more bytes than the archive can hold
+    by any honest compression, and for an archive that is damaged.
+    """
+    if packed not in (TAR, GZIP):
+        raise Invalid(
+            "invalid.packing", f"layers packed as {packed} cannot be read: push them unpacked"
+        )
+    limit = archive.stat().st_size * (RATIO if packed == GZIP else 1) + SLACK
+    found: dict[str, Path] = {}
+    done = 0
+    try:
+        with (
+            gzip.open(archive, "rb") if packed == GZIP else archive.open("rb") as stream,
+            tarfile.open(fileobj=cast("BinaryIO", _Bounded(stream, limit)), mode="r|") as tar,
+        ):
+            for member in tar:
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise Invalid("invalid.archive", f"{member.name!r:.80} is no plain file")
+                name = check_file_name(member.name)
+                if name in found or len(found) >= MOST_FILES:
+                    raise Invalid("invalid.archive", f"{name!r:.80}: there twice, or too many")
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                reader = tar.extractfile(member)
+                assert reader is not None
+                with target.open("wb") as file:
+                    while piece := reader.read(PIECE):
+                        done += file.write(piece)
+                        if done > limit:
+                            raise Invalid("invalid.archive", "a layer unpacks to far too much")
+                        progress(done)
+                found[name] = target
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Invalid("invalid.archive", f"a layer is no whole tar archive: {error}") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise Invalid("invalid.archive", "a layer has a file where it has a folder") from error
+    return found
+
+
+class _Bounded:
+    """Reads at most so many bytes, and says so instead of ending early."""
+
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise Invalid("invalid.archive", "a layer unpacks to far more than it is: refused")
+        return data
