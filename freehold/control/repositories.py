@@ -21,6 +21,7 @@ from freehold.errors import (
     Missing,
     Unavailable,
 )
+from freehold.models.admission import check_released
 from freehold.models.oci.manifest import (
     Manifest,
     blobs_of,
@@ -119,6 +120,9 @@ class Repositories:
     def blob(self, repository: str, digest: str) -> tuple[Path | bytes, int]:
         """Return a blob, as a file or as the bytes themselves, and its size."""
         hexadecimal = check_digest(digest)
+        for version in self.versions(repository):
+            if any(artifact.digest == hexadecimal for artifact in version.artifacts):
+                check_released(version.row, version.quarantine)
         with self._database.reading() as connection:
             size = rows.blob_size(connection, repository, digest)
         if size is not None:

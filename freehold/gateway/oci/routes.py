@@ -49,6 +49,7 @@ METHODS: dict[Kind, tuple[str, ...]] = {
 _CODES = (
     ("unauthenticated.", "UNAUTHORIZED"),
     ("forbidden.", "DENIED"),
+    ("refused.", "DENIED"),
     ("conflict.", "DENIED"),
     ("over", "TOOMANYREQUESTS"),
     ("missing.manifest", "MANIFEST_UNKNOWN"),
