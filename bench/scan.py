@@ -47,6 +47,8 @@ elif name == "modelscan":
     def flagged(path):
         made = ModelScan()
         made.scan(path)
+        if made.errors and not made.issues.all_issues:
+            raise ValueError
         return bool(made.issues.all_issues)
 elif name == "modelaudit":
     from modelaudit.core import scan_model_directory_or_file
