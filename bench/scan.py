@@ -4,7 +4,7 @@
 
 Tricks are those of ``tests/evasive.py``, sound files those of ``tests/benign.py`` and every file of
 FOLDER (real chat templates, say). Peers are installed into ``bench/.work`` by themselves, and each
-is given the files of a trick alone, in its own process.
+is given the files of a trick alone, in its own process, and 20 seconds for each.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PEERS = ("picklescan", "modelscan", "modelaudit", "fickling")
 INSTALL = ("picklescan==1.0.5", "modelscan==0.8.8", "modelaudit==0.2.54", "fickling==0.1.12")
 
 DRIVER = """
-import json, os, sys, time
+import json, os, signal, sys, time
 name, listed = sys.argv[1], json.load(sys.stdin)
 os.environ["PROMPTFOO_DISABLE_TELEMETRY"] = os.environ["NO_ANALYTICS"] = "1"
 out, sys.stdout = sys.stdout, sys.stderr
@@ -47,6 +47,8 @@ elif name == "modelscan":
     def flagged(path):
         made = ModelScan()
         made.scan(path)
+        if made.errors and not made.issues.all_issues:
+            raise ValueError
         return bool(made.issues.all_issues)
 elif name == "modelaudit":
     from modelaudit.core import scan_model_directory_or_file
@@ -58,14 +60,19 @@ else:
     from fickling import is_likely_safe
     def flagged(path):
         return not is_likely_safe(path)
+def late(*_):
+    raise TimeoutError
+signal.signal(signal.SIGALRM, late)
 answers = {}
 for key, paths in listed.items():
     begun, said = time.perf_counter(), "no"
     for path in paths:
+        signal.alarm(20)
         try:
             said = "yes" if flagged(path) else said
         except BaseException:
             said = "error" if said == "no" else said
+        signal.alarm(0)
     answers[key] = [said, time.perf_counter() - begun]
 json.dump(answers, out)
 """
@@ -90,7 +97,7 @@ def measure(more: Path | None = None) -> dict[str, Any]:
         ours = {name: _ours(root / "tricks" / name) for name in tricks}
         ours_sound = {name: _ours_file(path) for name, [path] in sound.items()}
         others = {peer: _peer(peer, tricks) for peer in PEERS}
-        others_sound = {peer: _peer(peer, sound) for peer in PEERS}  # modelaudit takes minutes
+        others_sound = {peer: _peer(peer, sound) for peer in PEERS}
     _print(ours, others)
     return {
         "tricks": len(tricks),

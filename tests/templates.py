@@ -328,6 +328,7 @@ Reasoning: {{ reasoning_effort }}<|end|>
 """
 
 COMMAND = """\
+{%- set seen = [] -%}{%- for m in messages %}{%- set _ = seen.append(m) %}{%- endfor -%}
 {%- set tool_names = (tools or []) | map(attribute='function') | map(attribute='name') | list -%}
 {{ bos_token }}{% if documents %}<results>
 {%- for doc in documents %}{{ "\\nDocument: " ~ loop.index0 }}

@@ -62,12 +62,15 @@ def _render(task: Task) -> Found:
 
     from freehold.models.scan.conversations import CONVERSATIONS
     from freehold.models.scan.sandbox import render
+    from freehold.models.scan.template import METHODS
 
     for place, text in enumerate(task.texts):
         for values in CONVERSATIONS:
             try:
                 render(text, values)
             except SecurityError as error:
+                if any(f"'{method}'" in str(error) for method in METHODS):
+                    continue  # it changes a list of its own, which only this sandbox refuses
                 yield "template.unsafe", place, f"rendered, it does what is unsafe: {error}", ""
                 break
             except (MemoryError, OverflowError):
