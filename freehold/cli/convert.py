@@ -5,9 +5,9 @@ import click
 from freehold.cli.client import connected, part
 from freehold.cli.command import Options, command
 from freehold.cli.models import model
-from freehold.cli.versions import resolve
 from freehold.cli.names import complete
 from freehold.cli.output import emit, follow
+from freehold.cli.versions import resolve
 from freehold.cli.words import size
 
 

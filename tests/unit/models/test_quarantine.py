@@ -10,11 +10,13 @@ from freehold.builtin.source_folder import Folder
 from freehold.errors import Conflict, DigestMismatch, Forbidden, Invalid, Refused, Unavailable
 from freehold.models.admission import ASKING_HOLDS
 from freehold.models.deploy import Deployment, plan
+from freehold.models.papers import Papers
 from freehold.models.pipeline import Arrival, Workshop, bring_in
 from freehold.models.registry import Registry, Version
 from freehold.models.release import accept, release
 from freehold.models.scan.finding import decode
-from freehold.settings import Licences, Runtime, Scan, Sources
+from freehold.models.signing.trust import Trust
+from freehold.settings import Licences, Runtime, Scan, Signing, Sources
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 from tests.make_gguf import gguf
@@ -36,6 +38,7 @@ class Shop:
             blobs=blobs,
             registry=self.registry,
             scratch=place / "scratch",
+            papers=Papers(self.database, self.registry, Trust(Signing())),
             licences=self.policy,
             **settings,  # type: ignore[arg-type]
         )
