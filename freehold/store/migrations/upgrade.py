@@ -7,9 +7,9 @@ from alembic.config import Config
 from sqlalchemy import URL
 
 
-def upgrade(url: URL) -> None:
-    """Run every migration that the database at ``url`` has not seen."""
+def upgrade(url: URL, to: str = "head") -> None:
+    """Run every migration up to ``to`` that the database at ``url`` has not seen."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["url"] = url
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 from freehold.errors import Broken, Invalid
 from freehold.store import migrations, versions
 from freehold.store.database import HEAD, Database
+from freehold.store.migrations.upgrade import upgrade
 from freehold.store.tables import METADATA
 
 
@@ -91,13 +92,11 @@ def test_who_only_looks_migrates_nothing(tmp_path: Path) -> None:
 
 
 def test_numbers_of_an_older_file_are_not_used_again(tmp_path: Path) -> None:
-    database = Database(tmp_path / "f.db")
+    database = Database(tmp_path / "f.db", migrate=False)
+    upgrade(database.url, "0002")
     values = "'m', 7, 'd', 1, 'gguf', '{}', 's', 'r', 0, 'me'"
     columns = "model, number, digest, bytes, format, manifest, source, resolved, created"
     with database.transaction() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
-        for later in ("numbers", "quarantine", "releases", "acceptances"):
-            connection.execute(text(f"DROP TABLE {later}"))
         connection.execute(text("INSERT INTO models VALUES ('m', 0)"))
         connection.execute(text(f"INSERT INTO versions ({columns}, created_by) VALUES ({values})"))
     database.close()
