@@ -14,7 +14,16 @@ class OpenAI:
     streams_only = False
     continues = None
 
-    def command(self, launch: Launch, weights: Path, secret: str, ready: Path) -> None:
+    def command(
+        self,
+        launch: Launch,
+        weights: Path,
+        secret: str,
+        ready: Path,
+        adapters: tuple[Path, ...] = (),
+        *,
+        draft: Path | None = None,
+    ) -> None:
         """Nothing to start."""
 
     def endpoint(self, url: str) -> str:

@@ -345,7 +345,12 @@ class Pool:
             if launch.weights is not None:
                 loop = asyncio.get_running_loop()
                 weights = await loop.run_in_executor(self._readers, self._weights, launch.weights)
-            command = engine.command(launch, weights, secret, ready)
+            if launch.draft is None:
+                command = engine.command(launch, weights, secret, ready)
+            else:
+                loop = asyncio.get_running_loop()
+                draft = await loop.run_in_executor(self._readers, self._weights, launch.draft)
+                command = engine.command(launch, weights, secret, ready, draft=draft)
             if command is None:
                 self._apply(replica.id, Spawned(None, None, None), self._clock())
                 self._apply(replica.id, Loaded(launch.url or ""), self._clock())
