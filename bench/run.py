@@ -28,6 +28,8 @@ import psutil
 from bench import gateway, report, scan
 from bench import humaneval as evaluate
 from bench.balance import balance
+from bench.engine import engine
+from bench.registry import registry
 from bench.stage import ROOT, WORK, catalog_model, house, starter
 from tests.make_gguf import gguf
 
@@ -210,6 +212,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "tokens": tokens,
     "import": import_,
     "balance": balance,
+    "registry": registry,
+    "engine": engine,
     "scan": lambda _given: scan.measure(),
     "humaneval": humaneval,
 }

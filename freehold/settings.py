@@ -82,6 +82,9 @@ class Runtime(Section, frozen=True):
     from when an engine is asked, ``token_timeout`` from the last sign of life of a stream, and
     ``total_timeout`` from the request, over all attempts. ``retries`` is how often everybody is
     asked again when nobody could answer, ``retry_wait`` how long at most it waits for that.
+
+    ``build`` is which llama.cpp runs: ``wheel``, the id of a build, or ``auto`` for the fastest
+    that was verified on a model's architecture.
     """
 
     memory: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -98,6 +101,7 @@ class Runtime(Section, frozen=True):
     first_token_timeout: Limit = 300.0
     token_timeout: Limit = 60.0
     total_timeout: Limit = 1800.0
+    build: str = "auto"
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
     retry_wait: Seconds = 10.0
 
@@ -115,6 +119,25 @@ class Sources(Section, frozen=True):
     ca_bundle: str = ""
     catalog: str = ""
     timeout: Seconds = 60.0
+
+
+class Registry(Section, frozen=True):
+    """How model bytes are kept.
+
+    ``quota`` is how many bytes all of them may take on disk, ``quotas`` what those may take that
+    each ``principal:NAME`` or ``team:NAME`` has brought in; 0 and nothing said are no limit.
+    What nobody has used for ``pack_after`` seconds and shares bytes with others is kept as chunks,
+    0 packs nothing by itself. Every ``verify_every`` seconds each file is read again and held
+    against its digest, at ``verify_rate`` bytes a second at most; 0 is never. Downloads that
+    nobody went on with for ``scratch_keep`` seconds are deleted.
+    """
+
+    quota: Annotated[int, msgspec.Meta(ge=0)] = 0
+    quotas: dict[str, Count] = {}
+    pack_after: Seconds = 7 * 86400.0
+    verify_every: Seconds = 7 * 86400.0
+    verify_rate: Count = 32 * 1024 * 1024
+    scratch_keep: Seconds = 7 * 86400.0
 
 
 class Scan(Section, frozen=True):
@@ -238,6 +261,7 @@ class Settings(Section, frozen=True):
     server: Server = Server()
     runtime: Runtime = Runtime()
     sources: Sources = Sources()
+    registry: Registry = Registry()
     scan: Scan = Scan()
     licences: Licences = Licences()
     audit: Audit = Audit()

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol
@@ -13,8 +13,9 @@ from typing import Protocol
 from freehold.app.stopping import Stopping
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
-from freehold.control.control import Control, new_secret, verified_weights
+from freehold.control.control import Control, new_secret
 from freehold.control.deployments import Deployments
+from freehold.control.engines import end_trials
 from freehold.control.gateways import Gateways, are_running, most_gateways
 from freehold.control.home import Home
 from freehold.control.jobs import Jobs
@@ -22,6 +23,7 @@ from freehold.control.keys import Keys, has_keys
 from freehold.control.limits import Limits
 from freehold.control.publish import Publisher
 from freehold.control.spending import Spending
+from freehold.control.stock import look_after
 from freehold.errors import FreeholdError
 from freehold.gateway import cors
 from freehold.gateway.admin.application import application
@@ -37,10 +39,13 @@ from freehold.gateway.telemetry import Telemetry
 from freehold.identity.keys import read_pepper
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
+from freehold.models.room import Room
+from freehold.models.upkeep import Upkeep
 from freehold.plugins import open_kind
 from freehold.record.journal import Journal
 from freehold.record.meter import Meter, forget_the_dead
 from freehold.record.otlp import Collector, open_collector
+from freehold.runtime.builds import Builds
 from freehold.runtime.circuits import Circuits, open_board
 from freehold.runtime.pool import Pool
 from freehold.settings import Server, Settings, environment
@@ -76,11 +81,13 @@ async def opened(home: Home, settings: Settings) -> AsyncIterator[Control]:
     """Open a home for this process alone; processes that run there are left as they are."""
     lock = home.lock()
     try:
+        end_trials(home)
         control = _assemble(home, settings)
         try:
             yield control
         finally:
             await control.close()
+            end_trials(home)
     finally:
         os.close(lock)
 
@@ -132,13 +139,27 @@ def _assemble(home: Home, settings: Settings) -> Control:
     database = Database(home.database)
     blobs = Blobs(home.blobs)
     blobs.clear_incoming()
-    registry = Registry(database, blobs, settings.licences)
+    room = Room(settings.registry, database, blobs)
+    registry = Registry(database, blobs, settings.licences, admits=room.admits)
     registry.sweep()
+    builds = Builds(home.engines)
+    deployments = Deployments(database, registry, settings.runtime, builds)
+    upkeep = _upkeep(home, settings, database, blobs, deployments, lambda: pool)
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
     sources = {
         name: kind(settings.sources) for name, kind in open_kind("source", settings.plugins).items()
     }
     client = open_client(settings.runtime)
+    pool = Pool(
+        engines,
+        upkeep.whole,
+        home.run / "replicas",
+        home.logs,
+        settings.runtime,
+        client,
+        environment(),
+        time.monotonic,
+    )
     return Control(
         home=home,
         settings=settings,
@@ -153,7 +174,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
             scan=settings.scan,
             licences=settings.licences,
         ),
-        deployments=Deployments(database, registry, settings.runtime),
+        deployments=deployments,
         keys=Keys(database, read_pepper(home.pepper, fresh=not has_keys(database))),
         limits=Limits(database),
         spending=Spending(
@@ -161,23 +182,39 @@ def _assemble(home: Home, settings: Settings) -> Control:
         ),
         jobs=Jobs(),
         publisher=Publisher(home.snapshot),
-        pool=Pool(
-            engines,
-            verified_weights(blobs),
-            home.run / "replicas",
-            home.logs,
-            settings.runtime,
-            client,
-            environment(),
-            time.monotonic,
-        ),
+        pool=pool,
         gateways=Gateways(home.root, settings, listen, _check),
         engines=engines,
         journal=Journal(home.audit, "control", settings.audit.segment_bytes),
         client=client,
         clock=time.time,
         circuits=Circuits(open_board(home.run), time.time),
+        room=room,
+        upkeep=upkeep,
+        builds=builds,
+        loop=asyncio.get_running_loop(),
     )
+
+
+def _upkeep(
+    home: Home,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    deployments: Deployments,
+    pool: Callable[[], Pool],
+) -> Upkeep:
+    loop = asyncio.get_running_loop()
+
+    def in_use() -> set[str]:
+        launches = [replica.launch for replica in list(pool().replicas.values())]
+        found = {each for launch in launches for each in (launch.weights, launch.draft) if each}
+        return deployments.wanted() | found
+
+    def changed() -> None:
+        loop.call_soon_threadsafe(deployments.forget_plans)
+
+    return Upkeep(settings.registry, database, blobs, home.scratch, in_use, time.time, changed)
 
 
 async def _serve(
@@ -210,6 +247,7 @@ async def _serve(
     control.home.announce(control.public_url, control.url)
     control.serving = True
     beat = asyncio.create_task(control.run(stop))
+    care = asyncio.create_task(look_after(control, stop))
     steps = asyncio.create_task(_receive(reception, control))
     report_on = partial(report, control, telemetry)
     shown = asyncio.create_task(keep("reporting", report_on, REPORT_AGAIN, stop))
@@ -233,7 +271,7 @@ async def _serve(
             # We failed, they did not: they go on answering, and the next start finds them.
             control.pool.leave_all()
         closing.set()
-        await asyncio.wait((beat, server, steps, shown))
+        await asyncio.wait((beat, server, steps, shown, care))
         with suppress(FreeholdError, OSError):
             await control.take_in_records()
     for task in (beat, server):

@@ -21,6 +21,7 @@ COMMANDS = MappingProxyType(
         "chat": ("chat", "Ask, and print the answer as it comes."),
         "model": ("model", "Models: bring them in, look at them, move aliases."),
         "deploy": ("deployments", "Run a model, or endpoints, as a deployment."),
+        "engine": ("engine", "Engines: build one for this machine, tune deployments."),
         "undeploy": ("deployments", "Remove a deployment."),
         "apply": ("desired", "Make the whole desired state that of a file."),
         "export": ("desired", "Print the whole desired state."),

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from freehold.errors import FreeholdError, Invalid
+from freehold.errors import Broken, FreeholdError, Invalid
 from freehold.models.manifest import memory_needed
 from freehold.models.registry import Registry, Version, check_name
+from freehold.runtime.builds import Builds
 from freehold.runtime.engine import Launch
 from freehold.runtime.pool import Desired
 from freehold.settings import Runtime, check_secret_reference
@@ -53,6 +54,11 @@ class Deployment(
     ``slots`` is how many requests a replica answers at once; an endpoint takes any number unless
     it is given. ``continues`` says how the endpoints go on with an answer that another began;
     ``hedge_ms`` asks a second replica when the first has produced nothing for so long.
+
+    ``build`` is which llama.cpp runs it, as in the settings. ``batch`` tokens are read at once;
+    ``cache_type`` is that of the key-value cache; ``flash`` fuses attention; ``draft`` is a model
+    of the registry with the same vocabulary that guesses ``drafted`` tokens ahead. What is not
+    given is the engine's choice; ``freehold engine tune`` finds all of them by measuring.
     """
 
     name: str
@@ -82,6 +88,12 @@ class Deployment(
     total_timeout: Limit | None = None
     hedge_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
     continues: Literal["prefill", "final_message"] | None = None
+    build: str | None = None
+    batch: Annotated[int, msgspec.Meta(ge=32, le=8192)] | None = None
+    cache_type: Literal["f16", "q8_0", "q4_0"] | None = None
+    flash: bool | None = None
+    draft: str | None = None
+    drafted: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,7 +208,9 @@ def _check_trust(deployment: Deployment) -> None:
         )
 
 
-def plan(deployment: Deployment, registry: Registry, settings: Runtime) -> Plan:
+def plan(
+    deployment: Deployment, registry: Registry, settings: Runtime, builds: Builds | None = None
+) -> Plan:
     """Work out what a deployment comes to with the registry as it is now."""
     limits = deadlines(deployment, settings)
     idle = deployment.idle_unload if deployment.idle_unload is not None else settings.idle_unload
@@ -212,7 +226,7 @@ def plan(deployment: Deployment, registry: Registry, settings: Runtime) -> Plan:
         )
     try:
         version = registry.resolve(deployment.model)
-        launch = _local(deployment, version, settings)
+        launch = local_launch(deployment, version, registry, settings, builds)
     except FreeholdError as error:
         return Plan(deployment=deployment, reason=error.message)
     except (ArithmeticError, ValueError, msgspec.MsgspecError) as error:
@@ -242,7 +256,17 @@ def deadlines(deployment: Deployment, settings: Runtime) -> Deadlines:
     )
 
 
-def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launch:
+def local_launch(
+    deployment: Deployment,
+    version: Version,
+    registry: Registry,
+    settings: Runtime,
+    builds: Builds | None,
+) -> Launch:
+    """Return how a replica of a version runs here; raises what stands in the way."""
+    if version.damage is not None:
+        name = f"{version.row.model}:{version.row.number}"
+        raise Broken("broken.version", f"{name} is damaged and not loaded: {version.damage}")
     _check_runs(deployment, version)
     manifest, own = version.manifest, version.settings
     wanted = deployment.context or own.context
@@ -255,6 +279,12 @@ def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launc
             param="context",
         )
     slots = deployment.slots or own.slots or settings.slots
+    draft = _draft(deployment.draft, version, registry) if deployment.draft else None
+    cache_type = deployment.cache_type or ""
+    wanted_build = deployment.build or settings.build
+    needed = memory_needed(manifest, version.row.bytes, context, slots, cache_type)
+    if draft is not None:
+        needed += memory_needed(draft.manifest, draft.row.bytes, context, slots, cache_type)
     return Launch(
         deployment=deployment.name,
         engine=LOCAL_ENGINE,
@@ -265,8 +295,28 @@ def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launc
         context=context,
         slots=slots,
         threads=deployment.threads or own.threads or settings.threads,
-        bytes=memory_needed(manifest, version.row.bytes, context, slots),
+        bytes=needed,
+        native=builds.choose(wanted_build, manifest.architecture) if builds else None,
+        batch=deployment.batch or 0,
+        cache_type=cache_type,
+        flash=deployment.flash,
+        draft=draft.artifacts[0].digest if draft else None,
+        drafted=deployment.drafted or 0,
     )
+
+
+def _draft(reference: str, version: Version, registry: Registry) -> Version:
+    found = registry.resolve(reference)
+    if found.damage is not None:
+        raise Broken("broken.version", f"the draft {reference} is damaged: {found.damage}")
+    ours, its = version.manifest.tokenizer, found.manifest.tokenizer
+    if ours is None or its is None or ours.sha256 != its.sha256:
+        raise Invalid(
+            "invalid.draft",
+            f"{reference} has another vocabulary than {version.row.model}: it cannot guess for it",
+            param="draft",
+        )
+    return found
 
 
 def _check_runs(deployment: Deployment, version: Version) -> None:

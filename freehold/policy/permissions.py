@@ -15,6 +15,7 @@ PERMISSIONS = MappingProxyType(
         "licence:accept": "accept licences of models that must be accepted",
         "deployment:read": "see deployments and their replicas",
         "deployment:write": "deploy, undeploy and apply documents",
+        "engine:write": "build engines, take in prebuilt ones, remove them",
         "secret:refer": "name keys and certificates that endpoints are sent",
         "gateway:restart": "put settings and certificates in force, and replace the gateways",
         "key:read": "see keys (never their secrets)",

@@ -14,6 +14,7 @@ from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
 from freehold.models.deploy import Deployment
 from freehold.policy.permissions import permit
+from freehold.runtime.builds import WHEEL
 
 LONGEST_WAIT = 30.0
 
@@ -28,6 +29,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     since: float
     version: int | None
+    build: str
     pid: int | None
     bytes: int
     resident: int
@@ -95,7 +97,8 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
         )
     _permit_secrets([deployment], ask, control)
     names = {deployment.name, *(each.name for each in control.deployments.all())}
-    check_deployment(deployment, control.registry, control.settings.runtime, names)
+    settings = control.settings.runtime
+    check_deployment(deployment, control.registry, settings, names, control.builds)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
     await control.changed()
     return view(deployment, control)
@@ -171,6 +174,7 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
                 state=replica.state,
                 since=_wall(replica.since),
                 version=replica.launch.version,
+                build=replica.launch.native.build if replica.launch.native else WHEEL,
                 pid=replica.pid,
                 bytes=replica.launch.bytes,
                 resident=control.pool.resident(replica),
