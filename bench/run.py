@@ -28,7 +28,9 @@ import psutil
 from bench import gateway, report, scan
 from bench import humaneval as evaluate
 from bench.balance import balance
+from bench.engine import engine
 from bench.oci import oci
+from bench.registry import registry
 from bench.stage import ROOT, WORK, catalog_model, house, starter
 from tests.make_gguf import gguf
 
@@ -211,6 +213,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "tokens": tokens,
     "import": import_,
     "balance": balance,
+    "registry": registry,
+    "engine": engine,
     "scan": lambda _given: scan.measure(),
     "oci": oci,
     "humaneval": humaneval,

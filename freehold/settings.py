@@ -7,8 +7,6 @@ are written as references (``file:PATH``, ``env:NAME``) and resolved where they 
 
 import difflib
 import os
-import re
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,9 +14,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from freehold.errors import Invalid, Missing
+from freehold.errors import Invalid
 
-SECRET_BYTES = 64 * 1024
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Limit = Annotated[float, msgspec.Meta(gt=0)]
@@ -82,6 +79,9 @@ class Runtime(Section, frozen=True):
     from when an engine is asked, ``token_timeout`` from the last sign of life of a stream, and
     ``total_timeout`` from the request, over all attempts. ``retries`` is how often everybody is
     asked again when nobody could answer, ``retry_wait`` how long at most it waits for that.
+
+    ``build`` is which llama.cpp runs: ``wheel``, the id of a build, or ``auto`` for the fastest
+    that was verified on a model's architecture.
     """
 
     memory: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -98,6 +98,7 @@ class Runtime(Section, frozen=True):
     first_token_timeout: Limit = 300.0
     token_timeout: Limit = 60.0
     total_timeout: Limit = 1800.0
+    build: str = "auto"
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
     retry_wait: Seconds = 10.0
 
@@ -147,12 +148,25 @@ class Signing(Section, frozen=True):
 
 
 class Registry(Section, frozen=True):
-    """Our own registry, at ``/v2/``.
+    """How model bytes are kept, and our own OCI registry at ``/v2/`` (``enabled``).
+
+    ``quota`` is how many bytes all of them may take on disk, ``quotas`` what those may take that
+    each ``principal:NAME`` or ``team:NAME`` has brought in; 0 and nothing said are no limit.
+    What nobody has used for ``pack_after`` seconds and shares bytes with others is kept as chunks,
+    0 packs nothing by itself. Every ``verify_every`` seconds each file is read again and held
+    against its digest, at ``verify_rate`` bytes a second at most; 0 is never. Downloads that
+    nobody went on with for ``scratch_keep`` seconds are deleted.
 
     An upload of at most ``blob_limit`` bytes is kept ``upload_seconds`` after its last byte; with
     ``any_artifact`` what holds no model is taken too: stored, not scanned.
     """
 
+    quota: Annotated[int, msgspec.Meta(ge=0)] = 0
+    quotas: dict[str, Count] = {}
+    pack_after: Seconds = 7 * 86400.0
+    verify_every: Seconds = 7 * 86400.0
+    verify_rate: Count = 32 * 1024 * 1024
+    scratch_keep: Seconds = 7 * 86400.0
     enabled: bool = True
     blob_limit: Count = 1 << 40
     upload_seconds: Timeout = 86_400.0
@@ -335,58 +349,6 @@ def parse_settings(text: str, name: str = "freehold.toml") -> Settings:
         return msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
         raise Invalid("invalid.settings", f"{name}: {error}") from error
-
-
-def resolve_secret(reference: str) -> str:
-    """Return the secret that ``file:PATH`` or ``env:NAME`` points at; never a literal one."""
-    scheme, _, rest = reference.partition(":")
-    if scheme == "env":
-        found = environment().get(rest)
-        if not found:
-            raise Missing("missing.secret", f"the environment variable {rest} is not set")
-        return found
-    path = secret_file(reference)
-    if path is not None:
-        try:
-            return _read_little(path).decode().strip()
-        except (OSError, ValueError) as error:
-            text = f"cannot read the secret file {rest[:200]!r}: {error}"
-            raise Missing("missing.secret", text) from error
-    raise Invalid(
-        "invalid.secret", "a secret is given by reference: file:PATH or env:NAME, never as it is"
-    )
-
-
-def secret_file(reference: str) -> Path | None:
-    """Return the file that ``file:PATH`` means, None for another kind of reference."""
-    scheme, _, rest = reference.partition(":")
-    if scheme != "file":
-        return None
-    try:
-        return Path(rest).expanduser()
-    except RuntimeError as error:  # ~NAME of nobody
-        raise Missing("missing.secret", f"cannot read the secret file: {error}") from error
-
-
-def check_secret_reference(reference: str) -> None:
-    """Raise ``Invalid`` unless ``reference`` has the form of a reference; resolves nothing."""
-    if not re.fullmatch(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)", reference):
-        raise Invalid(
-            "invalid.secret",
-            "a secret is given by reference: file:PATH or env:NAME, never as it is",
-        )
-
-
-def _read_little(path: Path) -> bytes:
-    """Read a regular, small file: a pipe would wait for ever, a device never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is no regular file")
-        data = file.read(SECRET_BYTES + 1)
-    if len(data) > SECRET_BYTES:
-        raise ValueError(f"it is over {SECRET_BYTES} bytes")
-    return data
 
 
 def _unknown_keys(

@@ -5,16 +5,18 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from freehold.app.stopping import Stopping
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
-from freehold.control.control import Control, new_secret, verified_weights
+from freehold.control.control import Control, new_secret
 from freehold.control.deployments import Deployments
+from freehold.control.engines import end_trials
 from freehold.control.gateways import Gateways, are_running, most_gateways
 from freehold.control.home import Home
 from freehold.control.jobs import Jobs
@@ -24,6 +26,7 @@ from freehold.control.publish import Publisher
 from freehold.control.pushes import Pushes
 from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
+from freehold.control.stock import look_after
 from freehold.control.uploads import Uploads
 from freehold.errors import FreeholdError
 from freehold.gateway import cors
@@ -42,11 +45,14 @@ from freehold.models.conversion import clear
 from freehold.models.papers import Papers
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
+from freehold.models.room import Room
 from freehold.models.signing.trust import Trust
+from freehold.models.upkeep import Upkeep
 from freehold.plugins import open_kind
 from freehold.record.journal import Journal
 from freehold.record.meter import Meter, forget_the_dead
 from freehold.record.otlp import Collector, open_collector
+from freehold.runtime.builds import Builds
 from freehold.runtime.circuits import Circuits, open_board
 from freehold.runtime.pool import Pool
 from freehold.settings import Server, Settings, environment
@@ -82,11 +88,13 @@ async def opened(home: Home, settings: Settings) -> AsyncIterator[Control]:
     """Open a home for this process alone; processes that run there are left as they are."""
     lock = home.lock()
     try:
+        end_trials(home)
         control = _assemble(home, settings)
         try:
             yield control
         finally:
             await control.close()
+            end_trials(home)
     finally:
         os.close(lock)
 
@@ -138,17 +146,31 @@ def _assemble(home: Home, settings: Settings) -> Control:
     database = Database(home.database)
     blobs = Blobs(home.blobs)
     blobs.clear_incoming()
-    registry = Registry(database, blobs, settings.licences)
+    room = Room(settings.registry, database, blobs)
+    registry = Registry(database, blobs, settings.licences, admits=room.admits)
     registry.sweep()
     clear(home.scratch)
     papers = Papers(database, registry, Trust(settings.signing))
     uploads = Uploads(home.root / "registry")
     repositories = Repositories(database, registry, papers, blobs, uploads)
+    builds = Builds(home.engines)
+    deployments = Deployments(database, registry, settings.runtime, builds)
+    upkeep = _upkeep(home, settings, database, blobs, deployments, lambda: pool)
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
     sources = {
         name: kind(settings.sources) for name, kind in open_kind("source", settings.plugins).items()
     }
     client = open_client(settings.runtime)
+    pool = Pool(
+        engines,
+        _permitted(upkeep, papers),
+        home.run / "replicas",
+        home.logs,
+        settings.runtime,
+        client,
+        environment(),
+        time.monotonic,
+    )
     return Control(
         home=home,
         settings=settings,
@@ -167,7 +189,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
         papers=papers,
         repositories=repositories,
         pushes=Pushes(repositories, blobs, settings.registry),
-        deployments=Deployments(database, registry, settings.runtime),
+        deployments=deployments,
         keys=Keys(database, read_pepper(home.pepper, fresh=not has_keys(database))),
         limits=Limits(database),
         spending=Spending(
@@ -175,23 +197,49 @@ def _assemble(home: Home, settings: Settings) -> Control:
         ),
         jobs=Jobs(),
         publisher=Publisher(home.snapshot),
-        pool=Pool(
-            engines,
-            verified_weights(blobs, papers.check_loading),
-            home.run / "replicas",
-            home.logs,
-            settings.runtime,
-            client,
-            environment(),
-            time.monotonic,
-        ),
+        pool=pool,
         gateways=Gateways(home.root, settings, listen, _check),
         engines=engines,
         journal=Journal(home.audit, "control", settings.audit.segment_bytes),
         client=client,
         clock=time.time,
         circuits=Circuits(open_board(home.run), time.time),
+        room=room,
+        upkeep=upkeep,
+        builds=builds,
+        loop=asyncio.get_running_loop(),
     )
+
+
+def _permitted(upkeep: Upkeep, papers: Papers) -> Callable[[str], Path]:
+    """Return what the pool calls before a load: bytes are verified, and signed where required."""
+
+    def check(digest: str) -> Path:
+        papers.check_loading(digest)
+        return upkeep.whole(digest)
+
+    return check
+
+
+def _upkeep(
+    home: Home,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    deployments: Deployments,
+    pool: Callable[[], Pool],
+) -> Upkeep:
+    loop = asyncio.get_running_loop()
+
+    def in_use() -> set[str]:
+        launches = [replica.launch for replica in list(pool().replicas.values())]
+        found = {each for launch in launches for each in (launch.weights, launch.draft) if each}
+        return deployments.wanted() | found
+
+    def changed() -> None:
+        loop.call_soon_threadsafe(deployments.forget_plans)
+
+    return Upkeep(settings.registry, database, blobs, home.scratch, in_use, time.time, changed)
 
 
 async def _serve(
@@ -224,6 +272,7 @@ async def _serve(
     control.home.announce(control.public_url, control.url)
     control.serving = True
     beat = asyncio.create_task(control.run(stop))
+    care = asyncio.create_task(look_after(control, stop))
     steps = asyncio.create_task(_receive(reception, control))
     report_on = partial(report, control, telemetry)
     shown = asyncio.create_task(keep("reporting", report_on, REPORT_AGAIN, stop))
@@ -247,7 +296,7 @@ async def _serve(
             # We failed, they did not: they go on answering, and the next start finds them.
             control.pool.leave_all()
         closing.set()
-        await asyncio.wait((beat, server, steps, shown))
+        await asyncio.wait((beat, server, steps, shown, care))
         with suppress(FreeholdError, OSError):
             await control.take_in_records()
     for task in (beat, server):

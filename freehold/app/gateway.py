@@ -46,7 +46,8 @@ from freehold.runtime import handover
 from freehold.runtime.circuits import Circuits
 from freehold.runtime.circuits import open_board as open_circuits
 from freehold.runtime.leases import Leases, open_board
-from freehold.settings import Server, Settings, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Server, Settings
 from freehold.store.marks import Marks
 from freehold.store.responses import Shelf
 

@@ -1,17 +1,19 @@
-"""``engine.llamacpp``: llama.cpp's own server, from a prebuilt wheel, in a child process.
+"""``engine.llamacpp``: llama.cpp's own server in a child process, from a prebuilt wheel or a build.
 
 The wheel is loaded in the child only (``python -m freehold.builtin.engine_llamacpp``), so a crash
-in native code takes one replica and nothing else, and control stays small.
+in native code takes one replica and nothing else, and control stays small. A build for this machine
+is started the same way, by ``engine_native``.
 """
 
 import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from freehold.runtime.engine import Command, Launch
+from freehold.runtime.engine import Command, Launch, Native
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +29,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     encoder: bool
     reranks: bool = False
     adapters: list[str] = []
+    batch: int = 0
+    cache_type: str = ""
+    flash: bool | None = None
+    draft: str = ""
+    drafted: int = 0
+    native: Native | None = None
 
 
 class LlamaCpp:
@@ -43,6 +51,8 @@ class LlamaCpp:
         secret: str,
         ready: Path,
         adapters: tuple[Path, ...] = (),
+        *,
+        draft: Path | None = None,
     ) -> Command:
         """Return the child to start."""
         order = Order(
@@ -56,8 +66,15 @@ class LlamaCpp:
             encoder=launch.task in ("embedding", "rerank"),
             reranks=launch.task == "rerank",
             adapters=[str(path) for path in adapters],
+            batch=launch.batch,
+            cache_type=launch.cache_type,
+            flash=launch.flash,
+            draft=str(draft) if draft else "",
+            drafted=launch.drafted,
+            native=launch.native,
         )
-        argv = (sys.executable, "-m", "freehold.builtin.engine_llamacpp", launch.deployment)
+        module = "engine_llamacpp" if launch.native is None else "engine_native"
+        argv = (sys.executable, "-m", f"freehold.builtin.{module}", launch.deployment)
         return Command(argv=argv, payload=msgspec.json.encode(order))
 
     def endpoint(self, url: str) -> str:
@@ -94,16 +111,43 @@ def serve(order: Order) -> None:
         # (measured). A slot itself starts anew when the adapter changes.
         params.cache_ram_mib = 0
         params.cache_idle_slots = False
+    _tune(params, order)
     params.ui = False
     params.verbosity = 2
     # Reads the archive's own template; our rooms never render one.
     params.use_jinja = True
     server = xllamacpp.Server(params)
-    _announce(Path(order.ready), server.listening_address)
+    announce(Path(order.ready), server.listening_address)
     threading.Event().wait()
 
 
-def _announce(ready: Path, url: str) -> None:
+def _tune(params: Any, order: Order) -> None:
+    import xllamacpp
+
+    if order.batch:
+        params.n_batch = max(order.batch, params.n_batch)
+        params.n_ubatch = order.batch
+    if order.cache_type:
+        kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{order.cache_type.upper()}")
+        params.cache_type_k = params.cache_type_v = kind
+    if order.flash is not None:
+        known = xllamacpp.llama_flash_attn_type
+        params.flash_attn_type = (
+            known.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if order.flash
+            else known.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+    if order.draft:
+        kinds = xllamacpp.common_speculative_type
+        params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+        draft = params.speculative.draft
+        draft.mparams.path = order.draft
+        draft.n_max = order.drafted or draft.n_max
+        draft.cpuparams.n_threads = draft.cpuparams_batch.n_threads = order.threads
+
+
+def announce(ready: Path, url: str) -> None:
+    """Write where the engine serves, whole or not at all."""
     partial = ready.with_name(f"{ready.name}.partial")
     partial.write_text(url, encoding="ascii")
     partial.replace(ready)

@@ -21,6 +21,8 @@ class OpenAI:
         secret: str,
         ready: Path,
         adapters: tuple[Path, ...] = (),
+        *,
+        draft: Path | None = None,
     ) -> None:
         """Nothing to start."""
 

@@ -10,7 +10,8 @@ from typing import Any
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
 from freehold.models.scan.kind import kind_of
 from freehold.models.source import CARD, SIGNATURE, Fetched, Origin, Progress, read_beside
-from freehold.settings import Sources, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Sources
 
 _FORM = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?", re.ASCII

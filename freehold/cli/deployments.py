@@ -6,8 +6,9 @@ import click
 
 from freehold.cli.client import Client, connected, part
 from freehold.cli.command import Options, command
+from freehold.cli.engine import run_tune, tuned
 from freehold.cli.names import complete
-from freehold.cli.output import emit
+from freehold.cli.output import emit, say
 from freehold.cli.progress import progress
 from freehold.errors import Unavailable
 
@@ -49,6 +50,11 @@ PEM = click.Path(exists=True, dir_okay=False, resolve_path=True)
     help="How endpoints go on with an answer that another began.",
 )
 @click.option("--scale", type=float, help="By how much an adapter counts [1].")
+@click.option(
+    "--build", metavar="ENGINE", help="wheel, auto, or an engine of freehold engine list."
+)
+@click.option("--draft", metavar="NAME", help="A smaller model that guesses ahead.")
+@click.option("--tune", is_flag=True, help="Find how it runs best here, by measuring.")
 @click.option("--wait", is_flag=True, help="Return once it answers.")
 def deploy(
     options: Options,
@@ -57,6 +63,7 @@ def deploy(
     urls: tuple[str, ...],
     more: tuple[str, ...],
     cache: float | None,
+    tune: bool,
     wait: bool,
     **given: Any,
 ) -> None:
@@ -81,6 +88,9 @@ def deploy(
                 "out --wait",
             )
         result = client.put(f"/api/deployments/{part(chosen)}", body)
+        if tune:
+            say(tuned(chosen, run_tune(client, chosen, "balanced")))
+            result = client.get(f"/api/deployments/{part(chosen)}")
         if wait:
             result = _await(client, chosen)
         state = result["state"] if client.serving else "to be run: freehold up starts it"

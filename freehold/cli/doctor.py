@@ -170,7 +170,7 @@ def _database(home: Path, _settings: Settings, deep: bool) -> Iterator[Finding]:
         try:
             if deep:
                 blobs.verify(artifact.digest)
-            elif blobs.path(artifact.digest).stat().st_size != artifact.bytes:
+            elif blobs.size(artifact.digest) != artifact.bytes:
                 yield _failed("models", f"sha256:{artifact.digest} has the wrong size")
         except FreeholdError as error:
             yield _failed("models", error.message)

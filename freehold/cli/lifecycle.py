@@ -12,7 +12,7 @@ import msgspec
 from freehold.cli.client import connected
 from freehold.cli.command import Options, command
 from freehold.cli.output import emit, say, table
-from freehold.cli.words import size
+from freehold.cli.words import counted, size
 from freehold.control.gateways import stop_leftovers
 from freehold.control.home import Home
 from freehold.settings import Server, Settings, read_settings
@@ -92,6 +92,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 for g in found["gateways"]]  # fmt: skip
         yield ""
         yield table(("GATEWAY", "PROCESS", "RUNNING", "MEMORY"), gateways, "")
+    damaged = (found["registry"] or {}).get("damaged", [])
+    if damaged:
+        yield ""
+        yield f"{counted(len(damaged), 'file')} DAMAGED on disk: freehold model storage"
     for job in found["jobs"]:
         so_far = f" {size(job['done'])} of {size(job['total'])}" if job["total"] else ""
         yield f"job {job['id']} {job['kind']} {job['subject']}: {job['stage']}{so_far}"

@@ -22,6 +22,7 @@ COMMANDS = MappingProxyType(
         "model": ("model", "Models: bring them in, look at them, move aliases."),
         "repository": ("repositories", "Our own registry: who may pull and push."),
         "deploy": ("deployments", "Run a model, or endpoints, as a deployment."),
+        "engine": ("engine", "Engines: build one for this machine, tune deployments."),
         "undeploy": ("deployments", "Remove a deployment."),
         "apply": ("desired", "Make the whole desired state that of a file."),
         "export": ("desired", "Print the whole desired state."),

@@ -10,6 +10,7 @@ from freehold.cli.client import connected, part
 from freehold.cli.command import Options, command
 from freehold.cli.names import complete
 from freehold.cli.output import emit, follow, table
+from freehold.cli.registry import gc, storage
 from freehold.cli.signing import read_bundle
 from freehold.cli.versions import number_of, resolve
 from freehold.cli.words import big, moment, size
@@ -98,6 +99,29 @@ def show(options: Options, name: str) -> None:
     emit(options, found, "\n\n".join([_aliases(found), *map(_describe, found["versions"])]))
 
 
+model.add_command(gc)
+model.add_command(storage)
+
+
+@command(model)
+@click.argument("name", required=False, shell_complete=complete("model", "alias", "version"))
+@click.option("--all", "everything", is_flag=True, help="Every version there is.")
+def verify(options: Options, name: str | None, everything: bool) -> None:
+    """Read a version's bytes again and hold them against its digest."""
+    if (name is None) != everything:
+        raise click.UsageError("give either a model's NAME or --all")
+    with connected(options) as client:
+        if name is None:
+            result = follow(client, client.post("/api/registry/verify"), "all versions")
+            emit(options, result, f"{result['files']} files are intact")
+            return
+        model_name, number = resolve(client, name)
+        job = client.post(f"/api/models/{part(model_name)}/versions/{number}/verify")
+        result = follow(client, job, name)
+    digests = ", ".join(f"sha256:{digest}" for digest in result["digests"])
+    emit(options, result, f"{model_name}:{number} is intact: {digests}")
+
+
 @command(model)
 @click.argument("name", shell_complete=complete("model", "alias", "version"))
 def remove(options: Options, name: str) -> None:
@@ -183,6 +207,12 @@ def _absolute(source: str) -> str:
     return str(path.absolute()) if named and path.exists() else source
 
 
+def _checked(at: float | None, damage: str | None) -> str:
+    if damage is not None:
+        return f"DAMAGED, not loaded: {damage}"
+    return f"intact on {moment(at)} UTC" if at is not None else "not since it was imported"
+
+
 def _set(settings: dict[str, int | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
@@ -233,6 +263,7 @@ def _describe(version: dict[str, Any]) -> str:
         ("lineage", " <- ".join(version["lineage"]) or "none"),
         ("quality", version["quality"] or "not measured"),
         ("settings", _set(version["settings"]) or "defaults"),
+        ("verified", _checked(version["checked"], version["damage"])),
         ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),
     )
     lines = [f"  {name:<14}{value}" for name, value in facts]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # it brings HTTP and processes with it, which a table does no
     from freehold.cli.client import Client
 
 POLL = "0.3"
+COUNTED = ("engine", "tune")
+"""Kinds of jobs whose progress is steps, not bytes."""
 
 
 def emit(options: Options, document: object, text: str) -> None:
@@ -45,10 +47,12 @@ def follow(client: "Client", job: dict[str, Any], label: str) -> dict[str, Any]:
     """Show a job's progress until it is over; return its result, or raise its error."""
     with progress(label) as shown:
         while job["state"] == "running":
-            if job["stage"] != "queued":
+            if job["stage"] != "queued" and job["kind"] in COUNTED and job["total"]:
+                shown.percent(job["stage"], job["done"] / job["total"])
+            elif job["stage"] != "queued":
                 shown.show(job["stage"], job["done"], job["total"])
             job = client.get(f"/api/jobs/{job['id']}", wait=POLL)
-        if job["state"] == "done" and job["total"]:
+        if job["state"] == "done" and job["total"] and job["kind"] not in COUNTED:
             shown.show(job["stage"], job["total"], job["total"])
     if job["error"]:
         raise FreeholdError(job["error"]["code"], job["error"]["message"])

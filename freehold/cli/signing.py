@@ -14,7 +14,8 @@ from freehold.errors import Forbidden, Invalid
 from freehold.models.signing import statement
 from freehold.models.signing.signer import sign as make_signature
 from freehold.models.signing.trust import Trust
-from freehold.settings import Signing, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Signing
 
 
 @command()

@@ -17,7 +17,7 @@ from freehold.cli.words import counted
 from freehold.control.control import Control
 from freehold.errors import FreeholdError
 from freehold.models.catalog import CatalogEntry, read_catalog
-from freehold.models.deploy import Deployment
+from freehold.models.deployment import Deployment
 from freehold.models.pipeline import Arrival
 
 QUESTION = "What is the capital of France?"

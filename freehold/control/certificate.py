@@ -15,7 +15,8 @@ import msgspec
 
 from freehold.control.home import write_secret
 from freehold.errors import FreeholdError, Invalid
-from freehold.settings import Server, check_secret_reference, resolve_secret
+from freehold.secret import check_secret_reference, resolve_secret
+from freehold.settings import Server
 
 CERTIFICATE, KEY, CLIENT_CA = "certificate.pem", "key.pem", "client_ca.pem"
 ENCRYPTED = "-----BEGIN ENCRYPTED PRIVATE KEY-----"

@@ -6,12 +6,12 @@ interrupted by a kill at any point: state is in the database, processes are foun
 
 import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import msgspec
 from pyreqwest.client import Client
@@ -38,13 +38,17 @@ from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
+from freehold.models.fetch import find
 from freehold.models.papers import Papers
-from freehold.models.pipeline import Arrival, Workshop, bring_in
+from freehold.models.pipeline import Arrival, Workshop, bring_in, is_held
 from freehold.models.registry import Registry, Version
+from freehold.models.room import Room
 from freehold.models.source import Progress
+from freehold.models.upkeep import Storage, Upkeep
 from freehold.policy.quotas import describe
 from freehold.record.journal import Journal
 from freehold.record.ledger import forget_old, take_in_journals
+from freehold.runtime.builds import Builds
 from freehold.runtime.circuits import Circuits
 from freehold.runtime.engine import Engine
 from freehold.runtime.pool import Pool
@@ -92,12 +96,19 @@ class Control(msgspec.Struct, kw_only=True):
     client: Client
     clock: Callable[[], float]
     circuits: Circuits
+    room: Room
+    upkeep: Upkeep
+    builds: Builds
+    loop: asyncio.AbstractEventLoop
     url: str = ""
     secret: str = ""
     public_url: str = ""
     serving: bool = False
     starting: bool = True
     bookkeeper: Executor = msgspec.field(default_factory=lambda: ThreadPoolExecutor(1, "ledger"))
+    caretaker: Executor = msgspec.field(default_factory=lambda: ThreadPoolExecutor(1, "upkeep"))
+    stock: Storage | None = None
+    yard: threading.Lock = msgspec.field(default_factory=threading.Lock)
     upstream_keys: UpstreamKeys = msgspec.field(default_factory=UpstreamKeys)
     came_up: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     grants: Mapping[str, KeyGrant] = {}
@@ -219,8 +230,17 @@ class Control(msgspec.Struct, kw_only=True):
             await asyncio.sleep(BEAT)
 
     def bring_in(self, arrival: Arrival, by: str, progress: Progress) -> tuple[Version, bool]:
-        """Run the path of a model; blocks."""
-        return bring_in(arrival, self.workshop, progress, self.clock(), by)
+        """Run the path of a model within its quotas; blocks."""
+        with self.room.claim(by) as claim:
+            origin = find(self.workshop.sources, arrival.source)[1]
+            digest = arrival.sha256 or origin.sha256
+            if digest is None or not is_held(digest, self.blobs):
+                claim.need(origin.bytes or 0)
+            found = bring_in(arrival, self.workshop, claim.watch(progress), self.clock(), by)
+        if found[0].damage is not None:  # its bytes were read, or brought anew
+            for artifact in found[0].artifacts:
+                self.upkeep.verify(artifact.digest)
+        return found
 
     def start_import(self, arrival: Arrival, by: str) -> Job:
         """Start an import, or join the same one under way."""
@@ -247,7 +267,7 @@ class Control(msgspec.Struct, kw_only=True):
 
         def work(progress: Progress) -> dict[str, object]:
             for artifact in version.artifacts:
-                self.blobs.verify(artifact.digest, lambda n, of: progress("verify", n, of))
+                self.upkeep.verify(artifact.digest, lambda n, of: progress("verify", n, of))
             digests = [artifact.digest for artifact in version.artifacts]
             return {"model": version.row.model, "version": version.row.number, "digests": digests}
 
@@ -306,6 +326,8 @@ class Control(msgspec.Struct, kw_only=True):
     async def close(self) -> None:
         """Let go of everything but processes."""
         await self.jobs.stop()
+        self.upkeep.stop()
+        self.caretaker.shutdown()
         self.bookkeeper.shutdown()
         self.spending.close()
         self.journal.close()
@@ -341,19 +363,3 @@ def limit_changes(now: Iterable[Limit], then: Iterable[Limit]) -> list[Change]:
 def new_secret() -> str:
     """Return a secret for one life of control."""
     return secrets.token_urlsafe(24)
-
-
-def verified_weights(
-    blobs: Blobs, permitted: Callable[[str], None] = lambda _: None
-) -> Callable[[str], Path]:
-    """Return what the pool calls before a load: no unverified byte reaches an engine.
-
-    ``permitted`` raises for bytes that may not be loaded although they are those they should be.
-    """
-
-    def check(digest: str) -> Path:
-        permitted(digest)
-        blobs.verify(digest)
-        return blobs.path(digest)
-
-    return check

@@ -4,17 +4,20 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
 import tomli_w
 
 from freehold.control.limits import LimitEntry, identity, read_entry
-from freehold.errors import Invalid, Missing
+from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.catalog import Digest, explain
-from freehold.models.deploy import Deployment, Plan, check, plan
+from freehold.models.deploy import Plan, plan
+from freehold.models.deployment import Deployment, check
 from freehold.models.registry import LaunchSettings, Registry, Version, check_alias, check_name
 from freehold.models.sharing import share
+from freehold.runtime.builds import Builds
 from freehold.settings import Runtime
 from freehold.store import desired
 from freehold.store.database import Database
@@ -75,8 +78,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 class Deployments:
     """Reads and writes deployments."""
 
-    def __init__(self, database: Database, registry: Registry, settings: Runtime) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        settings: Runtime,
+        builds: Builds | None = None,
+    ) -> None:
         self._database = database
+        self._builds = builds
         self._registry = registry
         self._settings = settings
         self._plans: list[Plan] | None = None
@@ -113,12 +123,31 @@ class Deployments:
     def plans(self) -> Sequence[Plan]:
         """Return what every deployment comes to; worked out again after each change."""
         if self._plans is None:
-            self._plans = share([plan(each, self._registry, self._settings) for each in self.all()])
+            found = [
+                plan(each, self._registry, self._settings, self._builds) for each in self.all()
+            ]
+            self._plans = share(found)
         return self._plans
 
     def forget_plans(self) -> None:
         """Call when models, aliases or launch settings changed."""
         self._plans = self._updated = None
+
+    def wanted(self) -> set[str]:
+        """Return the digests of all bytes that deployments want now; from any thread."""
+        found: set[str] = set()
+        for deployment in self.all():
+            with suppress(FreeholdError):
+                version = self._registry.resolve(deployment.model or "")
+                found |= {artifact.digest for artifact in version.artifacts}
+                if deployment.draft:
+                    draft = self._registry.resolve(deployment.draft)
+                    found |= {artifact.digest for artifact in draft.artifacts}
+                for other in version.dependencies:
+                    if other.target_number is not None:
+                        needed = self._registry.version(other.target, other.target_number)
+                        found |= {artifact.digest for artifact in needed.artifacts}
+        return found
 
     def document(self) -> Document:
         """Return the whole desired state."""

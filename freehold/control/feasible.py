@@ -4,21 +4,27 @@ from collections.abc import Collection, Iterable
 
 from freehold.control.deployments import Document
 from freehold.errors import FreeholdError, Invalid, Missing
-from freehold.models.deploy import Deployment, check, plan
+from freehold.models.deploy import plan
+from freehold.models.deployment import Deployment, check
 from freehold.models.pipeline import Workshop, is_held, names_file
 from freehold.models.registry import PRODUCTION, Registry
+from freehold.runtime.builds import Builds
 from freehold.settings import Runtime
 
 
 def check_deployment(
-    deployment: Deployment, registry: Registry, settings: Runtime, names: Collection[str]
+    deployment: Deployment,
+    registry: Registry,
+    settings: Runtime,
+    names: Collection[str],
+    builds: Builds | None = None,
 ) -> None:
     """Raise what stands in the way of a deployment; ``names`` are those of all there will be."""
     check(deployment)
     _check_fallbacks(deployment, names)
     if deployment.model is not None:
         registry.resolve(deployment.model)
-    reason = plan(deployment, registry, settings).reason
+    reason = plan(deployment, registry, settings, builds).reason
     if reason is not None:
         raise Invalid("invalid.deployment", reason)
 

@@ -5,12 +5,16 @@ from typing import get_args
 
 from freehold.control.control import Control
 from freehold.record.families import (
+    CHECKED,
+    DAMAGED,
+    LOGICAL,
     MEMORY_BUDGET,
     MEMORY_PLANNED,
     MEMORY_RESIDENT,
     READY,
     REPLICA_FAILURES,
     REPLICAS,
+    STORED,
     Family,
 )
 from freehold.record.meter import Labels, Meter
@@ -37,6 +41,12 @@ def show(control: Control, meter: Meter) -> None:
     _put_all(meter, MEMORY_RESIDENT, resident)
     _put_all(meter, REPLICA_FAILURES, failures)
     meter.put(MEMORY_BUDGET, (), control.pool.room)
+    if (stock := control.stock) is not None:
+        meter.put(STORED, (), stock.stored)
+        meter.put(LOGICAL, (), stock.logical)
+        meter.put(DAMAGED, (), len(stock.damaged))
+        if stock.oldest_check is not None:
+            meter.put(CHECKED, (), stock.oldest_check)
     meter.put(READY, (), float(control.publisher.snapshot.ready))
 
 

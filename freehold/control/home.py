@@ -54,6 +54,11 @@ class Home:
         return self.root / "blobs"
 
     @property
+    def engines(self) -> Path:
+        """Engines built for this machine."""
+        return self.root / "engines"
+
+    @property
     def scratch(self) -> Path:
         """Downloads under way."""
         return self.root / "scratch"

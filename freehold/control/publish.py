@@ -10,11 +10,13 @@ from pathlib import Path
 import msgspec
 
 from freehold.errors import FreeholdError, Missing
-from freehold.models.deploy import Deployment, Plan, micro_units, place_of
+from freehold.models.deploy import Plan
+from freehold.models.deployment import Deployment, micro_units, place_of
 from freehold.runtime.engine import Engine
-from freehold.runtime.pool import Load, Pool
+from freehold.runtime.pool import Pool
 from freehold.runtime.replica import Replica
 from freehold.runtime.standing import Standing
+from freehold.runtime.wish import Load
 from freehold.store.snapshot import (
     KeyGrant,
     Limit,

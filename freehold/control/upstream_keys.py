@@ -1,7 +1,7 @@
 """The keys that endpoints want, read from where references point and kept until that changes."""
 
 from freehold.errors import Missing
-from freehold.settings import resolve_secret, secret_file
+from freehold.secret import resolve_secret, secret_file
 
 Stamp = tuple[int, int, int]
 

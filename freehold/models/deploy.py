@@ -1,90 +1,22 @@
-"""Deployments: what shall run, as people write it, and what that means for engines."""
+"""What deployments mean for engines: launches, as far as the registry has what they want."""
 
-from decimal import Decimal
 from functools import partial
-from ipaddress import ip_address
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
-from freehold.errors import FreeholdError, Invalid
+from freehold.errors import Broken, FreeholdError, Invalid
 from freehold.models.adapter import carriers
+from freehold.models.deployment import Deployment
 from freehold.models.manifest import memory_needed
-from freehold.models.registry import Registry, Version, check_name
+from freehold.models.registry import Registry, Version
+from freehold.runtime.builds import Builds
 from freehold.runtime.engine import Launch
-from freehold.runtime.pool import Desired
-from freehold.settings import Runtime, check_secret_reference
+from freehold.runtime.wish import Desired
+from freehold.settings import Runtime
 from freehold.store.snapshot import Deadlines, Trust
 
-Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
-Place = Literal["local", "site", "cloud"]
-Weight = Annotated[float, msgspec.Meta(gt=0, le=1000)]
-Limit = Annotated[float, msgspec.Meta(gt=0)]
 LOCAL_ENGINE = "llamacpp"
 REMOTE_ENGINE = "openai"
-
-
-class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long whole answers are kept; with ``any`` also those that a second try would not repeat.
-
-    Without it, only those of calls with temperature 0 or a seed, and embeddings.
-    """
-
-    seconds: Annotated[float, msgspec.Meta(gt=0)]
-    any: bool = False
-
-
-class Deployment(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
-    """A deployment as it stands in a document.
-
-    ``model`` is ``NAME[:NUMBER or ALIAS]`` of the registry; or ``urls`` are OpenAI-compatible
-    endpoints, one replica each, that call the model ``upstream_model`` and want the key that
-    ``upstream_key`` refers to; ``task`` says what they do, chat if nothing; ``weights`` says how
-    fast each is beside the others (2 is twice as fast as 1). ``upstream_ca``,
-    ``upstream_certificate`` and ``upstream_certificate_key`` are PEM files: an authority of your
-    own that signs the endpoints, and the client certificate they want. ``place`` is
-    where data goes: ``local`` for models and for endpoints on this machine, and to be said for
-    others. ``context`` in tokens,
-    ``idle_unload`` and timeouts in seconds; a timeout that is not given is the settings'.
-    Prices are in units of the currency for a million tokens.
-    ``slots`` is how many requests a replica answers at once; an endpoint takes any number unless
-    it is given. ``continues`` says how the endpoints go on with an answer that another began;
-    ``hedge_ms`` asks a second replica when the first has produced nothing for so long.
-    ``scale`` is by how much an adapter counts, 1 as it was trained.
-    """
-
-    name: str
-    model: str | None = None
-    urls: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    upstream_model: str | None = None
-    upstream_key: str | None = None
-    weights: tuple[Weight, ...] = ()
-    upstream_ca: str | None = None
-    upstream_certificate: str | None = None
-    upstream_certificate_key: str | None = None
-    task: Literal["chat", "completion", "embedding", "rerank"] | None = None
-    replicas: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-    place: Place | None = None
-    fallbacks: tuple[str, ...] = ()
-    context: Positive | None = None
-    slots: Positive | None = None
-    threads: Positive | None = None
-    idle_unload: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    price_in: Price = 0.0
-    price_out: Price = 0.0
-    cache: Cache | None = None
-    connect_timeout: Limit | None = None
-    headers_timeout: Limit | None = None
-    first_token_timeout: Limit | None = None
-    token_timeout: Limit | None = None
-    total_timeout: Limit | None = None
-    hedge_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    continues: Literal["prefill", "final_message"] | None = None
-    scale: Annotated[float, msgspec.Meta(ge=0, le=16)] | None = None
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,109 +56,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.shared
 
 
-def micro_units(price: float) -> int:
-    """Return a price in whole micro-units."""
-    return round(Decimal(str(price)) * 1_000_000)
-
-
-def check(deployment: Deployment) -> None:
-    """Raise ``Invalid`` for what no state of the registry could make right."""
-    check_name(deployment.name)
-    if deployment.name == "auto":
-        raise Invalid("invalid.deployment", "auto is the router's own name", param="name")
-    if (deployment.model is None) == (not deployment.urls):
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: give either model (of the registry) or urls (of endpoints)",
-            param="model",
-        )
-    _check_endpoints(deployment)
-    if deployment.upstream_key is not None:
-        check_secret_reference(deployment.upstream_key)
-    _check_trust(deployment)
-    if deployment.place is None and not all(map(_is_here, deployment.urls)):
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: say where the data goes that its urls are sent: place is local, "
-            "site or cloud",
-            param="place",
-        )
-    if deployment.name in deployment.fallbacks:
-        raise Invalid(
-            "invalid.deployment", f"{deployment.name} cannot be its own fallback", param="fallbacks"
-        )
-
-
-def _check_endpoints(deployment: Deployment) -> None:
-    for url in deployment.urls:
-        if not url.startswith(("http://", "https://")) or " " in url or "@" in url:
-            raise Invalid(
-                "invalid.deployment",
-                f"{deployment.name}: {url!r:.100} is no http(s) URL; keys go in upstream_key",
-                param="urls",
-            )
-    if deployment.urls and deployment.replicas not in (1, len(deployment.urls)):
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: replicas is the number of its urls",
-            param="replicas",
-        )
-    if deployment.weights and len(deployment.weights) != len(deployment.urls):
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: weights are for urls, one each",
-            param="weights",
-        )
-    if deployment.task is not None and not deployment.urls:
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: a model of the registry says itself what its task is",
-            param="task",
-        )
-
-
-def place_of(deployment: Deployment) -> Place:
-    """Return where data goes; what nobody said of another machine is taken for the farthest."""
-    here = all(map(_is_here, deployment.urls))
-    return deployment.place or ("local" if here else "cloud")
-
-
-def _is_here(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_trust(deployment: Deployment) -> None:
-    named = {
-        "upstream_ca": deployment.upstream_ca,
-        "upstream_certificate": deployment.upstream_certificate,
-        "upstream_certificate_key": deployment.upstream_certificate_key,
-    }
-    for field, path in named.items():
-        if path is not None and not path.startswith("/"):
-            raise Invalid(
-                "invalid.deployment",
-                f"{deployment.name}: {field} is the whole path of a PEM file",
-                param=field,
-            )
-    if any(named.values()) and not all(url.startswith("https://") for url in deployment.urls):
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: certificates are for endpoints at https:// only",
-            param="urls",
-        )
-    if (deployment.upstream_certificate is None) != (deployment.upstream_certificate_key is None):
-        raise Invalid(
-            "invalid.deployment",
-            f"{deployment.name}: upstream_certificate and upstream_certificate_key go together",
-            param="upstream_certificate",
-        )
-
-
-def plan(deployment: Deployment, registry: Registry, settings: Runtime) -> Plan:
+def plan(
+    deployment: Deployment, registry: Registry, settings: Runtime, builds: Builds | None = None
+) -> Plan:
     """Work out what a deployment comes to with the registry as it is now."""
     limits = deadlines(deployment, settings)
     idle = deployment.idle_unload if deployment.idle_unload is not None else settings.idle_unload
@@ -243,13 +75,12 @@ def plan(deployment: Deployment, registry: Registry, settings: Runtime) -> Plan:
     try:
         version = registry.resolve(deployment.model)
         _check_format(version)
-        adapts = version.manifest.adapter is not None
-        if adapts:
-            guest = _guest(deployment, version, registry, settings)
+        if version.manifest.adapter is not None:
+            guest = _guest(deployment, version, registry, settings, builds)
             return Plan(deployment=deployment, version=version, guest=guest, deadlines=limits)
         if deployment.scale is not None:
             raise Invalid("invalid.deployment", f"{deployment.name}: only adapters have a scale")
-        launch = _local(deployment, version, settings)
+        launch = local_launch(deployment, version, registry, settings, builds)
     except FreeholdError as error:
         return Plan(deployment=deployment, reason=error.message)
     except (ArithmeticError, ValueError, msgspec.MsgspecError) as error:
@@ -291,19 +122,34 @@ def _check_format(version: Version) -> None:
 
 
 def _guest(
-    deployment: Deployment, version: Version, registry: Registry, settings: Runtime
+    deployment: Deployment,
+    version: Version,
+    registry: Registry,
+    settings: Runtime,
+    builds: Builds | None,
 ) -> Guest:
     fit = carriers(version, registry)
     registry.admit(fit[0])
     return Guest(
         adapter=version.row.digest,
         carriers=tuple(each.row.digest for each in fit),
-        own=_local(deployment, fit[0], settings),
+        own=local_launch(deployment, fit[0], registry, settings, builds),
         bytes=version.row.bytes,
     )
 
 
-def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launch:
+def local_launch(
+    deployment: Deployment,
+    version: Version,
+    registry: Registry,
+    settings: Runtime,
+    builds: Builds | None,
+) -> Launch:
+    """Return how a replica of a version runs here; raises what stands in the way."""
+    if version.damage is not None:
+        name = f"{version.row.model}:{version.row.number}"
+        raise Broken("broken.version", f"{name} is damaged and not loaded: {version.damage}")
+    _check_format(version)
     manifest, own = version.manifest, version.settings
     wanted = deployment.context or own.context
     longest = manifest.context
@@ -315,6 +161,12 @@ def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launc
             param="context",
         )
     slots = deployment.slots or own.slots or settings.slots
+    draft = _draft(deployment.draft, version, registry) if deployment.draft else None
+    cache_type = deployment.cache_type or ""
+    wanted_build = deployment.build or settings.build
+    needed = memory_needed(manifest, version.row.bytes, context, slots, cache_type)
+    if draft is not None:
+        needed += memory_needed(draft.manifest, draft.row.bytes, context, slots, cache_type)
     return Launch(
         deployment=deployment.name,
         engine=LOCAL_ENGINE,
@@ -325,8 +177,28 @@ def _local(deployment: Deployment, version: Version, settings: Runtime) -> Launc
         context=context,
         slots=slots,
         threads=deployment.threads or own.threads or settings.threads,
-        bytes=memory_needed(manifest, version.row.bytes, context, slots),
+        bytes=needed,
+        native=builds.choose(wanted_build, manifest.architecture) if builds else None,
+        batch=deployment.batch or 0,
+        cache_type=cache_type,
+        flash=deployment.flash,
+        draft=draft.artifacts[0].digest if draft else None,
+        drafted=deployment.drafted or 0,
     )
+
+
+def _draft(reference: str, version: Version, registry: Registry) -> Version:
+    found = registry.resolve(reference)
+    if found.damage is not None:
+        raise Broken("broken.version", f"the draft {reference} is damaged: {found.damage}")
+    ours, its = version.manifest.tokenizer, found.manifest.tokenizer
+    if ours is None or its is None or ours.sha256 != its.sha256:
+        raise Invalid(
+            "invalid.draft",
+            f"{reference} has another vocabulary than {version.row.model}: it cannot guess for it",
+            param="draft",
+        )
+    return found
 
 
 def _remote(deployment: Deployment, url: str, weight: float) -> Launch:

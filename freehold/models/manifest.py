@@ -157,21 +157,29 @@ def describe(header: Header) -> Manifest:
     )
 
 
-def memory_needed(manifest: Manifest, file_bytes: int, context: int, slots: int) -> int:
-    """Estimate the bytes a replica takes: weights, key-value cache at 16 bit, working buffers.
+CACHE_BITS = MappingProxyType({"": 16.0, "f16": 16.0, "q8_0": 8.5, "q4_0": 4.5})
+"""Types of a key-value cache to the bits that a number takes."""
 
-    The cache is ``layers x context x kv_heads x (key + value size) x 2``; slots share it. Buffers
+
+def memory_needed(
+    manifest: Manifest, file_bytes: int, context: int, slots: int, cache_type: str = ""
+) -> int:
+    """Estimate the bytes a replica takes: weights, key-value cache, working buffers.
+
+    The cache is ``layers x context x kv_heads x (key + value size)`` numbers, of 16 bits where
+    ``cache_type`` says no other; slots share it. Buffers
     grow with the vocabulary (logits of a batch of 512) and the width. 96 MiB is the process.
     """
     per_token = (
         (manifest.layers or 32)
         * (manifest.kv_heads or 8)
         * ((manifest.head_key or 128) + (manifest.head_value or 128))
-        * 2
+        * CACHE_BITS[cache_type]
+        / 8
     )
     vocabulary = (manifest.tokenizer.tokens if manifest.tokenizer else None) or 32_000
     buffers = 512 * 4 * (vocabulary // 2 + 16 * (manifest.width or 4096)) + slots * 4 * 1024 * 1024
-    return file_bytes + context * per_token + buffers + 96 * 1024 * 1024
+    return file_bytes + round(context * per_token) + buffers + 96 * 1024 * 1024
 
 
 def _task(header: Header, architecture: str) -> Task:

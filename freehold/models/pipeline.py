@@ -112,8 +112,8 @@ def names_file(text: str, sources: Mapping[str, Source]) -> Path | None:
 def is_held(digest: str, blobs: Blobs) -> bool:
     """Say whether the registry has these bytes, under whatever name."""
     try:
-        return blobs.path(digest).is_file()
-    except Missing:
+        return blobs.has(digest)
+    except Missing:  # no digest at all
         return False
 
 

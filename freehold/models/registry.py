@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from freehold.settings import Licences
 from freehold.store import cards, versions
 from freehold.store.blobs import Blobs
 from freehold.store.cards import SignatureRow
+from freehold.store.checks import Check, checks, forget_checks, keep_check
 from freehold.store.database import Database
 from freehold.store.quarantine import Quarantine, acceptances, isolate, quarantine_of
 from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow, VersionRow
@@ -36,7 +37,11 @@ class LaunchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """A version with everything that is known of it."""
+    """A version with everything that is known of it.
+
+    ``checked`` is when all of its bytes were last read, in epoch seconds; ``damage`` is what was
+    wrong with them then: such a version is not loaded.
+    """
 
     row: VersionRow
     manifest: Manifest
@@ -44,6 +49,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: tuple[Dependency, ...]
     settings: LaunchSettings
     settings_revision: int
+    checked: float | None = None
+    damage: str | None = None
     quarantine: Quarantine | None = None
 
 
@@ -67,10 +74,18 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 class Registry:
     """Reads and writes models. Rules are here, rows in ``store.versions``, bytes in blobs."""
 
-    def __init__(self, database: Database, blobs: Blobs, licences: Licences = ANY_LICENCE) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        licences: Licences = ANY_LICENCE,
+        admits: Callable[[str, Sequence[Artifact]], None] = lambda _by, _artifacts: None,
+    ) -> None:
+        """``admits`` raises when a principal has no room for what would become a version."""
         self._database = database
         self._blobs = blobs
         self._licences = licences
+        self.admits = admits
 
     def register(self, draft: Draft, now: float, by: str) -> tuple[Version, bool]:
         """Make a version of a draft and say whether it is new.
@@ -84,8 +99,10 @@ class Registry:
             present = versions.versions_of(connection, draft.model)
             same = next((row for row in present if row.digest == digest), None)
             for artifact in draft.artifacts:  # a removal may have taken them meanwhile
-                self._blobs.path(artifact.digest)
+                self._blobs.size(artifact.digest)
+                keep_check(connection, Check(digest=artifact.digest, at=now))
             if same is None:
+                self.admits(by, draft.artifacts)
                 row = VersionRow(
                     model=draft.model,
                     number=versions.next_number(connection, draft.model),
@@ -139,11 +156,15 @@ class Registry:
                     "missing.version", f"{model} has no version {number}: there is {known}"
                 )
             revisions = versions.settings_of(connection, model, number)
+            artifacts = tuple(versions.artifacts_of(connection, model, number))
+            found = checks(connection, [artifact.digest for artifact in artifacts])
             isolated = quarantine_of(connection, model, number)
             return Version(
                 row=row,
                 manifest=msgspec.json.decode(row.manifest, type=Manifest),
-                artifacts=tuple(versions.artifacts_of(connection, model, number)),
+                artifacts=artifacts,
+                checked=min((check.at for check in found.values()), default=None),
+                damage=next((check.damage for check in found.values() if check.damage), None),
                 dependencies=tuple(versions.dependencies_of(connection, model, number)),
                 settings=_newest(revisions),
                 settings_revision=revisions[-1].revision if revisions else 0,
@@ -281,6 +302,7 @@ class Registry:
             loose = [digest for digest in self._blobs.digests() if digest not in used]
             for digest in loose:
                 self._blobs.remove(digest)
+            forget_checks(connection)
         return len(loose)
 
     def lineage(self, version: Version) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from freehold.models.deploy import Guest, Plan
 from freehold.runtime.engine import Launch
-from freehold.runtime.pool import Desired
+from freehold.runtime.wish import Desired
 
 
 def share(plans: Sequence[Plan]) -> list[Plan]:

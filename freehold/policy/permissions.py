@@ -18,6 +18,7 @@ PERMISSIONS = MappingProxyType(
         "grant:write": "say who may use which repository of the registry",
         "deployment:read": "see deployments and their replicas",
         "deployment:write": "deploy, undeploy and apply documents",
+        "engine:write": "build engines, take in prebuilt ones, remove them",
         "secret:refer": "name keys and certificates that endpoints are sent",
         "gateway:restart": "put settings and certificates in force, and replace the gateways",
         "key:read": "see keys (never their secrets)",

@@ -110,6 +110,18 @@ REVISION = _gauge(
     "process",
     highest=True,
 )
+STORED = _gauge("freehold_registry_stored_bytes", "What models take on disk.", unit="bytes")
+LOGICAL = _gauge(
+    "freehold_registry_logical_bytes",
+    "What models would take if versions shared nothing.",
+    unit="bytes",
+)
+DAMAGED = _gauge("freehold_registry_damaged_files", "Files that were found damaged on disk.")
+CHECKED = _gauge(
+    "freehold_registry_oldest_check_seconds",
+    "When the file that was read again longest ago was, in epoch seconds.",
+    unit="seconds",
+)
 READY = _gauge("freehold_ready", "1 once everything that can be up is up.")
 OPEN = _gauge("freehold_open_requests", "Requests that were read and not yet answered.")
 RUNNING = _gauge("freehold_running_requests", "Requests that engines work on.", "deployment")
@@ -209,6 +221,7 @@ TOKEN_USAGE = _convention(
 FAMILIES: tuple[Family, ...] = (
     BUILD, UP, RESIDENT, REVISION, READY, OPEN, RUNNING, REQUESTS, ERRORS, REQUEST_DURATION,
     TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, TOKENS_USED, ATTEMPTS, FAILOVERS, AUDIT_COMMIT,
+    STORED, LOGICAL, DAMAGED, CHECKED,
     REPLICAS, REPLICA_FAILURES, MEMORY_BUDGET, MEMORY_PLANNED, MEMORY_RESIDENT, SERVER_DURATION,
     SERVER_FIRST_TOKEN, SERVER_PER_TOKEN, TOKEN_USAGE,
 )  # fmt: skip

@@ -17,7 +17,8 @@ from freehold.errors import Invalid, Missing
 from freehold.record.families import ATTRIBUTES, BY_NAME
 from freehold.record.meter import Sample
 from freehold.record.trace import Trace
-from freehold.settings import Telemetry, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import HistogramDataPoint, Metric

@@ -8,13 +8,24 @@ import msgspec
 from freehold.store.snapshot import Trust
 
 
+class Native(msgspec.Struct, frozen=True, kw_only=True):
+    """A llama.cpp server built for this machine: where it lies, and each file's SHA-256."""
+
+    build: str
+    directory: str
+    files: tuple[tuple[str, str], ...]
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides how one replica runs; two equal launches are interchangeable.
 
     ``weights`` is a digest (local engines), ``url`` an endpoint (remote ones). ``context`` and
     ``slots`` are in tokens and parallel requests; ``bytes`` is the memory it is expected to take.
     ``weight`` is its speed beside the deployment's other replicas. ``adapters`` are digests of
-    what is loaded beside the weights, to be chosen by a request.
+    what is loaded beside the weights, to be chosen by a request. ``native`` is the build to run
+    in place of the engine's own; ``batch`` tokens are read at once, ``cache_type`` is that of the
+    key-value cache, ``flash`` says whether attention is fused: 0, empty and None leave that to the
+    engine. ``draft`` is the digest of a small sibling that guesses ahead, ``drafted`` tokens.
     """
 
     deployment: str
@@ -32,6 +43,12 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     bytes: int = 0
     weight: float = 1.0
+    native: Native | None = None
+    batch: int = 0
+    cache_type: str = ""
+    flash: bool | None = None
+    draft: str | None = None
+    drafted: int = 0
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +76,13 @@ class Engine(Protocol):
         secret: str,
         ready: Path,
         adapters: tuple[Path, ...] = (),
+        *,
+        draft: Path | None = None,
     ) -> Command | None:
         """Return the process to start, or None when there is nothing to start.
+
+        ``adapters`` and ``draft`` are loaded beside the weights; ``draft`` only where the launch
+        names one.
 
         The process serves on loopback under ``secret`` and, once it can answer, writes its URL to
         ``ready``, whole or not at all.

@@ -36,35 +36,11 @@ from freehold.runtime.replica import (
     may_load,
     step,
 )
+from freehold.runtime.wish import Desired, Load
 from freehold.settings import Runtime
 
 PROBE_EVERY = 5.0
 PROBES_LOST = 3
-
-
-class Desired(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deployment shall run: one launch a replica. ``idle_unload`` in seconds, 0 is never.
-
-    One that ``follows`` another is served by its replicas; its own of before go once those can.
-    """
-
-    deployment: str
-    launches: tuple[Launch, ...]
-    idle_unload: float = 0.0
-    follows: str | None = None
-
-
-class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What gateways report: requests running by replica, last use by replica (monotonic seconds).
-
-    ``settled`` says that every gateway has seen the newest snapshot, which has ``offered`` replicas
-    to requests: only then does "no request runs there" mean that none will come to the others.
-    """
-
-    inflight: Mapping[str, int] = {}
-    used: Mapping[str, float] = {}
-    offered: frozenset[str] = frozenset()
-    settled: bool = True
 
 
 class Pool:
@@ -349,11 +325,8 @@ class Pool:
             engine = self._engine(launch)
             weights = Path() if launch.weights is None else await self._verified(launch.weights)
             adapters = [await self._verified(digest) for digest in launch.adapters]
-            command = (
-                engine.command(launch, weights, secret, ready, tuple(adapters))
-                if adapters
-                else engine.command(launch, weights, secret, ready)
-            )
+            draft = None if launch.draft is None else await self._verified(launch.draft)
+            command = engine.command(launch, weights, secret, ready, tuple(adapters), draft=draft)
             if command is None:
                 self._apply(replica.id, Spawned(None, None, None), self._clock())
                 self._apply(replica.id, Loaded(launch.url or ""), self._clock())

@@ -46,7 +46,7 @@ def spawn(
     ``owner`` is the directory of its record: ``owned_by`` finds the process by it.
     """
     if owner is not None:
-        environment = {**(environment or {}), _MARK: os.path.realpath(owner)}
+        environment = {**(environment or {}), **mark(owner)}
     try:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _rotate(log)
@@ -89,6 +89,11 @@ def is_alive(identity: Identity) -> bool:
     with suppress(ChildProcessError, OSError):
         os.waitpid(identity.pid, os.WNOHANG)
     return bool(identity.started) and birth(identity.pid) == identity.started
+
+
+def mark(owner: Path) -> dict[str, str]:
+    """Return what says in a process's environment that it was started for an owner."""
+    return {_MARK: os.path.realpath(owner)}
 
 
 def owned_by(owner: Path) -> list[Identity]:

@@ -2,18 +2,25 @@
 
 Layout: ``blobs/sha256/ab/abcd...`` (mode 0444) and ``blobs/incoming/`` for what is not yet whole.
 A blob appears by one rename after its bytes are on disk, so a kill or a full disk leaves nothing
-that could be taken for one.
+that could be taken for one. Its modification time is when it was last asked for. What nobody asks
+for may be packed (``cold``): it is made whole again when somebody does.
 """
 
 import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from freehold.errors import Broken, DigestMismatch, Missing, Unavailable
+from freehold.store.chunks import Recipe, cuts, recipe_of
+from freehold.store.cold import Cold
+from freehold.store.files import is_digest, sync
 
 CHUNK = 4 * 1024 * 1024
 
@@ -27,15 +34,31 @@ class Blobs:
         self._blobs = root / "sha256"
         for directory in (self._incoming, self._blobs):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._cold = Cold(root, self._place)
+        self._packing = threading.RLock()
+        """Held by whoever packs or collects: minutes, perhaps. Nobody who reads waits for it."""
+        self._turn = threading.Lock()
+        """Held for the moment in which a whole file is handed out, put there or taken away."""
 
     def path(self, digest: str) -> Path:
-        """Return where the blob lies; ``Missing`` when it is not there."""
-        path = self._place(digest)
-        if not path.is_file():
-            raise Missing(
-                "missing.blob", f"the bytes of sha256:{digest} are not in {self.root}: import again"
-            )
-        return path
+        """Return where the blob lies, whole; ``Missing`` when it is not there.
+
+        One that was packed is put together first, which takes about as long as copying it.
+        """
+        return self._handed_out(digest) or self._unpack(digest)
+
+    def has(self, digest: str) -> bool:
+        """Say whether the blob is here, whole or packed."""
+        return self._place(digest).is_file() or self._cold.is_packed(digest)
+
+    def size(self, digest: str) -> int:
+        """Return the blob's bytes, whole or packed; ``Missing`` when it is not there."""
+        if (place := self._place(digest)).is_file():
+            return place.stat().st_size
+        recipe = self._cold.recipe(digest)
+        if recipe is None:
+            raise self._missing(digest)
+        return recipe.bytes
 
     def add(
         self,
@@ -53,7 +76,7 @@ class Blobs:
             if move and source.stat().st_dev == self.root.stat().st_dev:
                 digest, size = measure(source, progress)
                 self._expect(expected, digest)
-                _sync(source)
+                sync(source)
                 self._admit(source, digest)
                 return digest, size
             partial = self._incoming / secrets.token_hex(8)
@@ -69,7 +92,11 @@ class Blobs:
 
     def verify(self, digest: str, progress: Callable[[int, int], None] | None = None) -> int:
         """Re-read the blob and return its size; ``DigestMismatch`` when a single bit differs."""
-        path = self.path(digest)
+        path = self._place(digest)
+        if not path.is_file():
+            if not self._cold.is_packed(digest):
+                raise self._missing(digest)
+            return self._cold.check(digest, progress)
         try:
             found, size = measure(path, progress)
         except OSError as error:
@@ -83,21 +110,147 @@ class Blobs:
         return size
 
     def remove(self, digest: str) -> None:
-        """Delete the blob if it is there. The caller knows that nothing refers to it."""
-        self._place(digest).unlink(missing_ok=True)
+        """Delete the blob if it is there. The caller knows that nothing refers to it.
+
+        Takes no time: bytes that packed blobs borrow from it are seen to by ``collect``.
+        """
+        with self._turn:
+            if not self._place(digest).exists():
+                self._cold.forget_recipe(digest)
+            elif self._cold.recipe(digest) is None:
+                self._place(digest).unlink(missing_ok=True)
+            else:
+                self._cold.lend(digest)
+        if self._packing.acquire(blocking=False):
+            try:
+                if next(self._cold.packed(), None) is None:
+                    self._cold.settle()
+            finally:
+                self._packing.release()
 
     def digests(self) -> Iterator[str]:
-        """Yield the digest of every blob."""
+        """Yield the digest of every blob, whole or packed."""
         for path in self._blobs.glob("??/*"):
             yield path.name
+        yield from self._cold.packed()
+
+    def is_packed(self, digest: str) -> bool:
+        """Say whether the blob is here as chunks only."""
+        return self._cold.is_packed(digest)
+
+    def unused_for(self, digest: str) -> float:
+        """Return the seconds since a whole blob came or was asked for; 0 for one that is not."""
+        try:
+            return max(0.0, time.time() - self._place(digest).stat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
+    def recipe(
+        self,
+        digest: str,
+        starts: Callable[[Path], Iterable[int]],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Recipe | None:
+        """Return what a blob is made of; reads it the first time. None when it is damaged.
+
+        ``starts`` tells at which positions parts of the file begin.
+        """
+        known = self._cold.recipe(digest)
+        if known is not None:
+            return known
+        path = self._place(digest)
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            found, whole = recipe_of(_Watched(file, size, progress), cuts(starts(path), size))
+        if whole != digest:
+            return None
+        with self._turn:
+            if not path.exists():  # removed meanwhile: a recipe alone would pass for a packed blob
+                return None
+            self._cold.keep_recipe(digest, found)
+        return found
+
+    def pack(
+        self,
+        digest: str,
+        is_wanted: Callable[[], bool],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Keep a blob as chunks; return the bytes that freed, 0 where it had to stay whole.
+
+        ``is_wanted`` is asked at the last moment: what was handed out meanwhile stays.
+        """
+        place = self._place(digest)
+        with self._packing, _explained(self.root):
+            recipe = self._cold.recipe(digest)
+            if recipe is None or not place.exists():
+                return 0
+            written = self._cold.store_missing(digest, recipe)
+            # Nothing is given up before it was read back out of what stays.
+            self._cold.check(digest, progress, without=place)
+            with self._turn:
+                if is_wanted() or not place.exists():
+                    return 0
+                place.unlink()
+                return recipe.bytes - written
+
+    def collect(self, *, plan: bool = False) -> int:
+        """Delete chunks that no packed blob is made of; return the bytes freed, or to be freed."""
+        with self._packing, _explained(self.root):
+            freed = 0
+            if not plan:
+                freed += self._cold.settle()
+            for path in self._cold.unneeded():
+                freed += path.stat().st_size
+                if not plan:
+                    path.unlink(missing_ok=True)
+            return freed
+
+    def stored(self) -> int:
+        """Return the bytes on disk that all blobs take together."""
+        whole = 0
+        for path in self._blobs.glob("??/*"):
+            try:
+                whole += path.stat().st_size
+            except FileNotFoundError:
+                continue
+        return whole + self._cold.stored()
 
     def clear_incoming(self) -> None:
         """Delete what an interrupted import left. Called at start, under the home's lock."""
         for path in self._incoming.iterdir():
             path.unlink(missing_ok=True)
 
+    def _handed_out(self, digest: str) -> Path | None:
+        """Return a whole file and note that it is used now, in one moment."""
+        place = self._place(digest)
+        with self._turn:
+            try:
+                os.utime(place)
+            except FileNotFoundError:
+                return None
+            except OSError:  # a read-only disk: nothing is packed there either
+                return place if place.is_file() else None
+        return place
+
+    def _unpack(self, digest: str) -> Path:
+        with _explained(self.root):
+            if not self._cold.is_packed(digest):
+                raise self._missing(digest)
+            partial = self._cold.assemble(digest)
+            try:
+                self._admit(partial, digest)
+            finally:
+                partial.unlink(missing_ok=True)
+            return self._place(digest)
+
+    def _missing(self, digest: str) -> Missing:
+        return Missing(
+            "missing.blob", f"the bytes of sha256:{digest} are not in {self.root}: import again"
+        )
+
     def _place(self, digest: str) -> Path:
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        if not is_digest(digest):
             raise Missing("missing.blob", "a digest is 64 lower-case hexadecimal digits")
         return self._blobs / digest[:2] / digest
 
@@ -106,8 +259,10 @@ class Blobs:
         place = self._place(digest)
         place.parent.mkdir(exist_ok=True, mode=0o700)
         partial.chmod(0o444)
-        partial.replace(place)
-        _sync(place.parent)
+        with self._turn:
+            os.utime(partial)
+            partial.replace(place)
+        sync(place.parent)
 
     @staticmethod
     def _expect(expected: str | None, found: str) -> None:
@@ -152,12 +307,21 @@ def _copy(
     return digest.hexdigest(), done
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class _Watched:
+    """A file that tells how far it was read."""
+
+    def __init__(
+        self, file: BinaryIO, size: int, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._file, self._size, self._progress = file, size, progress
+        self._done = 0
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self._done += len(data)
+        if self._progress:
+            self._progress(self._done, self._size)
+        return data
 
 
 @contextmanager

@@ -70,6 +70,14 @@ ARTIFACTS = Table(
     Index("artifacts_digest", "digest"),
 )
 
+CHECKS = Table(
+    "checks",
+    METADATA,
+    Column("digest", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("damage", Text),
+)
+
 DEPENDENCIES = Table(
     "dependencies",
     METADATA,

@@ -173,6 +173,20 @@ def used_artifacts(connection: Connection) -> list[Artifact]:
     return list({row["digest"]: Artifact(**row) for row in rows.mappings()}.values())
 
 
+def holdings(connection: Connection) -> dict[str, dict[str, int]]:
+    """Return what each principal has brought in and is still here: bytes by digest."""
+    rows = connection.execute(
+        select(VERSIONS.c.created_by, ARTIFACTS.c.digest, ARTIFACTS.c.bytes).join(
+            ARTIFACTS,
+            (ARTIFACTS.c.model == VERSIONS.c.model) & (ARTIFACTS.c.number == VERSIONS.c.number),
+        )
+    )
+    found: dict[str, dict[str, int]] = {}
+    for by, digest, size in rows:
+        found.setdefault(by, {})[digest] = size
+    return found
+
+
 def move_alias(connection: Connection, move: AliasMove) -> None:
     """Point an alias at a version."""
     connection.execute(insert(ALIAS_MOVES).values(**msgspec.structs.asdict(move)))

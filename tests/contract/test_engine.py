@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.builtin.engine_llamacpp import LlamaCpp
@@ -69,3 +70,23 @@ def test_an_endpoint_has_nothing_to_start(tmp_path: Path) -> None:
     assert engine.command(LAUNCH, tmp_path, SECRET, tmp_path) is None
     assert engine.endpoint("http://host/v1/") == "http://host/v1"
     assert (engine.streams_only, LlamaCpp.streams_only) == (False, True)
+
+
+def test_what_was_tuned_is_how_it_runs(weights: Path, tmp_path: Path, house: House) -> None:
+    ready = tmp_path / "ready"
+    tuned = msgspec.structs.replace(
+        LAUNCH, batch=128, cache_type="q8_0", flash=True, draft="y", drafted=4
+    )
+    command = LlamaCpp().command(tuned, weights, SECRET, ready, draft=weights)
+    assert command is not None
+    identity = process.spawn(
+        command.argv, tmp_path / "log", payload=command.payload, environment=dict(os.environ)
+    )
+    try:
+        url = eventually(lambda: ready.exists() and ready.read_text(), "it serves")
+        body = {"prompt": "The capital of France is", "n_predict": 12, "temperature": 0}
+        answer = house.call("POST", "/completion", body, key=SECRET, url=url)
+        assert "Paris" in answer.json["content"]
+        assert answer.json["timings"]["draft_n_accepted"] > 0  # its own sibling guesses well
+    finally:
+        process.send(identity, signal.SIGKILL)

@@ -315,3 +315,23 @@ def test_a_package_that_means_harm_leaves_nothing_behind(
     with pytest.raises(Invalid):
         source(index).fetch(Origin(source="pypi", location="mini"), tmp_path, quiet)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("html", [False, True])
+def test_a_source_distribution_comes_by_version_and_digest(
+    index: Index, tmp_path: Path, html: bool
+) -> None:
+    data = b"an archive" * 1000
+    digest = hashlib.sha256(data).hexdigest()
+    index.files["two-words"] = {"two_words-1.0.tar.gz": data, "two_words-2.0.tar.gz": b"newer"}
+    index.html = html
+    index.cuts = [100]  # broken off once, gone on with
+    seen: list[tuple[object, ...]] = []
+    path = source(index).archive("two-words", "1.0", digest, tmp_path, lambda *e: seen.append(e))
+    assert path.read_bytes() == data
+    assert seen[-1][:2] == ("download", len(data))
+    with pytest.raises(Missing, match=r"no two_words-3\.0\.tar\.gz"):
+        source(index).archive("two-words", "3.0", digest, tmp_path, quiet)
+    with pytest.raises(DigestMismatch, match="nothing was kept"):
+        source(index).archive("two-words", "2.0", "0" * 64, tmp_path, quiet)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

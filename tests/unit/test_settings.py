@@ -5,16 +5,10 @@ from pathlib import Path
 import pytest
 
 from freehold.errors import Invalid, Missing
-from freehold.models.deploy import Deployment, deadlines
-from freehold.settings import (
-    Runtime,
-    Settings,
-    check_secret_reference,
-    home_directory,
-    parse_settings,
-    read_settings,
-    resolve_secret,
-)
+from freehold.models.deploy import deadlines
+from freehold.models.deployment import Deployment
+from freehold.secret import check_secret_reference, resolve_secret
+from freehold.settings import Runtime, Settings, home_directory, parse_settings, read_settings
 
 
 def test_absent_means_defaults(tmp_path: Path) -> None:

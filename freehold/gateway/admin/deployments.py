@@ -13,8 +13,9 @@ from freehold.control.jobs import Job
 from freehold.control.publish import serving
 from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
-from freehold.models.deploy import Deployment
+from freehold.models.deployment import Deployment
 from freehold.policy.permissions import permit
+from freehold.runtime.builds import WHEEL
 
 LONGEST_WAIT = 30.0
 
@@ -29,6 +30,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     since: float
     version: int | None
+    build: str
     pid: int | None
     bytes: int
     resident: int
@@ -100,7 +102,8 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
         )
     _permit_secrets([deployment], ask, control)
     names = {deployment.name, *(each.name for each in control.deployments.all())}
-    check_deployment(deployment, control.registry, control.settings.runtime, names)
+    settings = control.settings.runtime
+    check_deployment(deployment, control.registry, settings, names, control.builds)
     await asyncio.to_thread(control.papers.check_deploying, deployment.model)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
     await control.changed()
@@ -178,6 +181,7 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
                 state=replica.state,
                 since=_wall(replica.since),
                 version=replica.launch.version,
+                build=replica.launch.native.build if replica.launch.native else WHEEL,
                 pid=replica.pid,
                 bytes=replica.launch.bytes,
                 resident=control.pool.resident(replica),

@@ -60,6 +60,8 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     lineage: tuple[str, ...]
     settings: LaunchSettings
     settings_revision: int
+    checked: float | None
+    damage: str | None
     quarantine: QuarantineView | None
     quality: dict[str, float] | None = None
 
@@ -285,6 +287,8 @@ def view(version: Version, control: Control) -> VersionView:
         lineage=control.registry.lineage(version),
         settings=version.settings,
         settings_revision=version.settings_revision,
+        checked=version.checked,
+        damage=version.damage,
         quarantine=_quarantine(version),
     )
 

@@ -8,6 +8,7 @@ from freehold.errors import Missing, WrongMethod
 from freehold.gateway.admin import (
     conversions,
     deployments,
+    engines,
     gateways,
     jobs,
     keys,
@@ -18,10 +19,11 @@ from freehold.gateway.admin import (
     releases,
     repositories,
     status,
+    stock,
 )
 from freehold.gateway.admin.ask import Handler, Route
 from freehold.models.catalog import CatalogEntry
-from freehold.models.deploy import Deployment
+from freehold.models.deployment import Deployment
 from freehold.models.registry import LaunchSettings
 from freehold.store.repositories import Grant
 
@@ -77,6 +79,10 @@ ROUTES: tuple[Route, ...] = (
            LaunchSettings),
     _route(f"PUT {_ALIAS}", "model:import", M.promote, M.AliasView, M.AliasBody),
     _route(f"POST {_ALIAS}/rollback", "model:import", M.roll_back, M.AliasView),
+    _route("GET /api/registry", "model:read", stock.show, stock.RegistryView),
+    _route("POST /api/registry/gc", "model:remove", stock.collect, Job, stock.CollectBody,
+           202),
+    _route("POST /api/registry/verify", "model:import", stock.verify, Job, None, 202),
     _route(f"POST {_VERSION}/release", "model:release", releases.release, M.VersionView,
            releases.ReleaseBody),
     _route(f"POST {_MODEL}/accept", "licence:accept", releases.accept, releases.AcceptedView),
@@ -93,6 +99,13 @@ ROUTES: tuple[Route, ...] = (
     _route("PUT /api/deployments/{deployment}", "deployment:write", D.put, D.DeploymentView,
            Deployment),
     _route("DELETE /api/deployments/{deployment}", "deployment:write", D.remove, D.DeploymentView),
+    _route("POST /api/deployments/{deployment}/tune", "deployment:write", engines.tune, Job,
+           engines.TuneBody, 202),
+    _route("GET /api/engines", "deployment:read", engines.list_engines, list[engines.EngineView]),
+    _route("POST /api/engines", "engine:write", engines.build, Job, engines.BuildBody, 202),
+    _route("POST /api/engines/pick", "engine:write", engines.pick, Job, engines.PickBody, 202),
+    _route("DELETE /api/engines/{engine}", "engine:write", engines.discard,
+           engines.EngineRemoved),
     _route("GET /api/desired", "deployment:read", D.export, D.DocumentView),
     _route("PUT /api/desired", "deployment:write", D.apply, D.PlanView, D.DocumentBody),
     _route("POST /api/desired/plan", "deployment:read", D.plan, D.PlanView, D.DocumentBody),

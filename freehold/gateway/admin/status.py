@@ -10,6 +10,7 @@ from freehold.control.jobs import Job
 from freehold.gateway.admin.ask import Ask
 from freehold.gateway.admin.deployments import DeploymentView, view
 from freehold.gateway.admin.gateways import GatewayView, views
+from freehold.models.upkeep import Storage
 from freehold.runtime.process import resident_of
 
 
@@ -35,6 +36,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryView
     deployments: list[DeploymentView]
     jobs: list[Job]
+    registry: Storage | None
 
 
 async def status(_ask: Ask, control: Control) -> StatusView:
@@ -57,4 +59,5 @@ async def status(_ask: Ask, control: Control) -> StatusView:
         ),
         deployments=deployments,
         jobs=[job for job in control.jobs.all() if job.state == "running"],
+        registry=control.stock,
     )

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from freehold.errors import Invalid, Unavailable
-from freehold.settings import Host, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Host
 
 _CHALLENGE = re.compile(r'([a-zA-Z]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 

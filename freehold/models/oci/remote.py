@@ -26,7 +26,7 @@ from freehold.models.oci.manifest import (
     Descriptor,
     digest_of,
 )
-from freehold.settings import resolve_secret
+from freehold.secret import resolve_secret
 
 REDIRECTS = 5
 TOKEN_BYTES = 64 * 1024

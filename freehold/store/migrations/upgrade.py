@@ -7,9 +7,9 @@ from alembic.config import Config
 from sqlalchemy import URL
 
 
-def upgrade(url: URL, target: str = "head") -> None:
-    """Run every migration up to ``target`` that the database at ``url`` has not seen."""
+def upgrade(url: URL, to: str = "head") -> None:
+    """Run every migration up to ``to`` that the database at ``url`` has not seen."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["url"] = url
-    command.upgrade(config, target)
+    command.upgrade(config, to)

@@ -17,7 +17,7 @@ from freehold.control.home import Home
 from freehold.control.jobs import WAITING, Jobs
 from freehold.control.publish import Publisher
 from freehold.errors import Conflict, Invalid, Missing, NoCapacity
-from freehold.models.deploy import Deployment, place_of
+from freehold.models.deployment import Deployment, place_of
 from freehold.models.registry import Registry
 from freehold.settings import Runtime
 from freehold.store.blobs import Blobs

@@ -9,11 +9,13 @@ from pyreqwest.client import ClientBuilder
 from freehold.control.publish import Publisher, routes
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError, Missing
-from freehold.models.deploy import Deployment, Plan
+from freehold.models.deploy import Plan
+from freehold.models.deployment import Deployment
 from freehold.runtime.engine import Launch
 from freehold.runtime.pool import Pool
 from freehold.runtime.replica import Replica
-from freehold.settings import Runtime, resolve_secret
+from freehold.secret import resolve_secret
+from freehold.settings import Runtime
 from freehold.store.snapshot import KeyGrant, read_snapshot
 
 KEYS = {"h": KeyGrant(id="k", principal="p", role="developer")}

@@ -7,7 +7,8 @@ import pytest
 
 from freehold.control.deployments import Document, read_document, write_document
 from freehold.errors import Invalid
-from freehold.models.deploy import Cache, Deployment, check, micro_units, plan
+from freehold.models.deploy import plan
+from freehold.models.deployment import Cache, Deployment, check, micro_units
 from freehold.settings import Runtime
 
 URLS = ("http://a/v1", "http://b/v1")

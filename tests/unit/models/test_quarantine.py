@@ -9,7 +9,8 @@ import pytest
 from freehold.builtin.source_folder import Folder
 from freehold.errors import Conflict, DigestMismatch, Forbidden, Invalid, Refused, Unavailable
 from freehold.models.admission import ASKING_HOLDS
-from freehold.models.deploy import Deployment, plan
+from freehold.models.deploy import plan
+from freehold.models.deployment import Deployment
 from freehold.models.papers import Papers
 from freehold.models.pipeline import Arrival, Workshop, bring_in
 from freehold.models.registry import Registry, Version

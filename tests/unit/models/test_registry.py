@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from freehold.errors import Conflict, Invalid, Missing
-from freehold.models.deploy import Deployment, plan
+from freehold.models.deploy import plan
+from freehold.models.deployment import Deployment
 from freehold.models.gguf import read_header
 from freehold.models.manifest import describe
 from freehold.models.registry import (

@@ -1,9 +1,10 @@
 """Who serves adapters: a deployment of their base, else the first of them."""
 
-from freehold.models.deploy import Deployment, Guest, Plan
+from freehold.models.deploy import Guest, Plan
+from freehold.models.deployment import Deployment
 from freehold.models.sharing import share
 from freehold.runtime.engine import Launch
-from freehold.runtime.pool import Desired
+from freehold.runtime.wish import Desired
 
 
 def launch(name: str, weights: str) -> Launch:

@@ -15,9 +15,10 @@ from pyreqwest.client import ClientBuilder
 
 from freehold.runtime import process
 from freehold.runtime.engine import Command, Launch
-from freehold.runtime.pool import PROBE_EVERY, Desired, Load, Pool
+from freehold.runtime.pool import PROBE_EVERY, Pool
 from freehold.runtime.process import Identity
 from freehold.runtime.replica import Replica
+from freehold.runtime.wish import Desired, Load
 from freehold.settings import Runtime
 
 CHILD = """

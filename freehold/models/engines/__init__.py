@@ -1,0 +1,1 @@
+"""Engines for this machine: built or found, held against the wheel, measured, tuned."""

@@ -1,0 +1,184 @@
+"""Compiling llama.cpp's server for the processor, and the graphics card, of this machine.
+
+The folder of a build stays until it is done, so one that was stopped or killed goes on with what is
+compiled already.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from freehold.errors import Invalid, Missing, Unavailable
+from freehold.models.source import Progress
+from freehold.runtime import process
+from freehold.settings import environment
+
+SERVER = "llama-server"
+OPTIONS = (
+    "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DGGML_NATIVE=ON",
+    "-DGGML_CCACHE=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_APP=OFF", "-DLLAMA_BUILD_UI=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_BUILD_TOOLS=ON", "-DLLAMA_BUILD_SERVER=ON",
+)  # fmt: skip
+"""One file without libraries of its own, for this very processor, that fetches nothing."""
+BACKENDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "cuda": ("nvcc", "/dev/nvidia0", "-DGGML_CUDA=ON"),
+        "rocm": ("hipcc", "/dev/kfd", "-DGGML_HIP=ON"),
+        "vulkan": ("glslc", "/dev/dri", "-DGGML_VULKAN=ON"),
+        "metal": ("", "", "-DGGML_METAL=ON"),
+        "cpu": ("", "", ""),
+    }
+)
+"""Backend to the compiler it needs beside that of C++, its device, its option; fastest first."""
+_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
+_PERCENT = re.compile(r"^\[ *(\d+)%\]")
+_LAST = 12
+
+Find = Callable[[str], str | None]
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build is made with."""
+
+    cmake: str
+    generator: str
+    compiler: str
+
+
+def find_tools(which: Find = shutil.which) -> Tools:
+    """Return the tools of this machine; ``Missing`` says what to install."""
+    compiler = which("c++") or which("g++") or which("clang++")
+    cmake, ninja, make = which("cmake"), which("ninja"), which("make")
+    lacks = [
+        what
+        for found, what in (
+            (compiler, "a C++ compiler (g++ or clang++)"),
+            (cmake, "cmake"),
+            (ninja or make, "ninja or make"),
+        )
+        if not found
+    ]
+    if lacks or compiler is None or cmake is None:
+        raise Missing(
+            "missing.compiler",
+            f"cannot build here: {', '.join(lacks)} is missing. On Debian: apt-get install g++ "
+            "cmake ninja-build; or build nothing and keep the wheel",
+        )
+    return Tools(cmake=cmake, generator="Ninja" if ninja else "Unix Makefiles", compiler=compiler)
+
+
+def choose_backend(
+    wanted: str,
+    which: Find = shutil.which,
+    system: str = sys.platform,
+    has: Callable[[str], bool] = os.path.exists,
+) -> str:
+    """Return the backend to build: the one wanted, or the fastest that can be built and used here.
+
+    One that is wanted by name need not find its device: it may be built before that is there.
+    """
+    possible = [
+        name
+        for name, (needs, _, _) in BACKENDS.items()
+        if (system == "darwin" if name == "metal" else not needs or which(needs))
+    ]
+    if wanted == "auto":
+        return next(name for name in possible if not BACKENDS[name][1] or has(BACKENDS[name][1]))
+    if wanted not in BACKENDS:
+        raise Invalid(
+            "invalid.backend", f"no backend {wanted!r:.40}: choose {', '.join(BACKENDS)} or auto"
+        )
+    if wanted not in possible:
+        needs = BACKENDS[wanted][0] or "macOS"
+        raise Missing("missing.compiler", f"cannot build for {wanted} here: {needs} is missing")
+    return wanted
+
+
+def compile_server(
+    root: Path, work: Path, tools: Tools, backend: str, jobs: int, progress: Progress
+) -> Path:
+    """Compile the server in ``work`` and return where it lies; goes on where it was stopped."""
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in process.owned_by(work):  # of a killed one: two would write the same files
+        process.send(left, signal.SIGKILL)
+    option = BACKENDS[backend][2]
+    configure = [
+        tools.cmake, "-S", str(root), "-B", str(work), "-G", tools.generator, *OPTIONS,
+        f"-DCMAKE_CXX_COMPILER={tools.compiler}", *([option] if option else []),
+    ]  # fmt: skip
+    progress("configure", 0, 0)
+    _run(configure, work, lambda _line: progress("configure", 0, 0))
+    build = [tools.cmake, "--build", str(work), "--target", SERVER, "--parallel", str(jobs)]
+    _run(build, work, lambda line: _tell(line, progress))
+    binary = work / "bin" / SERVER
+    if not binary.is_file():
+        raise Unavailable("unavailable.build", f"the compiler ended without {binary.name}")
+    return binary
+
+
+def version_of(binary: Path) -> str:
+    """Return what a server says of its version; ``Unavailable`` when it does not run here."""
+    try:
+        ran = subprocess.run(
+            [str(binary), "--version"], capture_output=True, timeout=60, check=False,
+            env={k: v for k, v in environment().items() if not k.startswith(("LLAMA_", "GGML_"))},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable("unavailable.engine", f"{binary} does not run here: {error}") from error
+    said = (ran.stdout + ran.stderr).decode("utf-8", "replace")
+    found = re.search(r"version: (.+)", said)
+    if ran.returncode or found is None:
+        raise Unavailable(
+            "unavailable.engine",
+            f"{binary} is no llama.cpp server, or does not run here: {said[-200:].strip()}",
+        )
+    return found[1].strip()[:100]
+
+
+def compiler_version(tools: Tools) -> str:
+    """Return the first line that the compiler says of itself."""
+    ran = subprocess.run([tools.compiler, "--version"], capture_output=True, text=True, check=False)
+    return ran.stdout.partition("\n")[0][:100]
+
+
+def _tell(line: str, progress: Progress) -> None:
+    if step := _STEP.match(line):
+        progress("compile", int(step[1]), int(step[2]))
+    elif percent := _PERCENT.match(line):
+        progress("compile", int(percent[1]), 100)
+
+
+def _run(argv: list[str], work: Path, tell: Callable[[str], None]) -> None:
+    """Run a tool below everything else on this machine; what ``tell`` raises ends it."""
+    nice = shutil.which("nice")
+    child = subprocess.Popen(
+        [*([nice, "-n", "10"] if nice else []), *argv],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**environment(), **process.mark(work), "NINJA_STATUS": "[%f/%t] "},
+    )  # fmt: skip
+    last: list[str] = []
+    assert child.stdout is not None
+    with child, child.stdout:
+        try:
+            for raw in child.stdout:
+                line = raw.decode("utf-8", "replace")
+                last = [*last, line.rstrip()][-_LAST:]
+                tell(line)
+        except BaseException:
+            while left := process.owned_by(work):  # compilers start compilers
+                for each in left:
+                    process.send(each, signal.SIGKILL)
+            raise
+    if child.returncode != 0:
+        said = "; ".join(line for line in last if line)[-600:]
+        raise Unavailable("unavailable.build", f"{Path(argv[0]).name} failed: {said}")
