@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from bench import gateway, report, scan
+from bench import compress, gateway, report, scan
 from bench import humaneval as evaluate
 from bench.balance import balance
 from bench.stage import ROOT, WORK, catalog_model, house, starter
@@ -211,6 +211,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "import": import_,
     "balance": balance,
     "scan": lambda _given: scan.measure(),
+    "compress": compress.part,
     "humaneval": humaneval,
 }
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from freehold.app.stopping import Stopping
+from freehold.control import compressions
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
 from freehold.control.control import Control, new_secret, verified_weights
@@ -209,6 +210,7 @@ async def _serve(
     control.public_url = _public_url(control)
     control.home.announce(control.public_url, control.url)
     control.serving = True
+    compressions.resume(control)
     beat = asyncio.create_task(control.run(stop))
     steps = asyncio.create_task(_receive(reception, control))
     report_on = partial(report, control, telemetry)

@@ -36,6 +36,7 @@ from freehold.control.publish import Publisher, routes
 from freehold.control.spending import Spending
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
+from freehold.models.compress.request import Request
 from freehold.models.pipeline import Arrival, Workshop, bring_in
 from freehold.models.registry import Registry, Version
 from freehold.models.source import Progress
@@ -94,6 +95,7 @@ class Control(msgspec.Struct, kw_only=True):
     bookkeeper: Executor = msgspec.field(default_factory=lambda: ThreadPoolExecutor(1, "ledger"))
     upstream_keys: UpstreamKeys = msgspec.field(default_factory=UpstreamKeys)
     came_up: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    compressing: dict[str, Request] = msgspec.field(default_factory=dict)
     grants: Mapping[str, KeyGrant] = {}
     in_force: tuple[Limit, ...] = ()
 

@@ -14,7 +14,7 @@ from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
 from freehold.models.scan.finding import Finding, encode
 from freehold.settings import Licences
-from freehold.store import versions
+from freehold.store import reports, versions
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 from freehold.store.quarantine import Quarantine, acceptances, isolate, quarantine_of
@@ -224,6 +224,18 @@ class Registry:
         """Return every revision of a version's launch settings, oldest first."""
         with self._database.reading() as connection:
             return versions.settings_of(connection, model, number)
+
+    def keep_report(
+        self, model: str, number: int, document: str, now: float, kind: str = "compression"
+    ) -> None:
+        """Keep what was measured of a version, as JSON text."""
+        with self._database.transaction() as connection:
+            reports.keep(connection, model, number, kind, document, now)
+
+    def report(self, model: str, number: int, kind: str = "compression") -> str | None:
+        """Return what was measured of a version, where that was done."""
+        with self._database.reading() as connection:
+            return reports.find(connection, model, number, kind)
 
     def remove(self, model: str, number: int) -> int:
         """Remove a version and the blobs nothing else uses; return the bytes given back."""

@@ -6,6 +6,7 @@ from freehold.control.jobs import Job
 from freehold.control.keys import KeyView, NewKey
 from freehold.errors import Missing, WrongMethod
 from freehold.gateway.admin import (
+    compressions,
     deployments,
     gateways,
     jobs,
@@ -18,6 +19,7 @@ from freehold.gateway.admin import (
 )
 from freehold.gateway.admin.ask import Handler, Route
 from freehold.models.catalog import CatalogEntry
+from freehold.models.compress.report import Report
 from freehold.models.deploy import Deployment
 from freehold.models.registry import LaunchSettings
 
@@ -65,6 +67,11 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {_VERSION}/release", "model:release", releases.release, M.VersionView,
            releases.ReleaseBody),
     _route(f"POST {_MODEL}/accept", "licence:accept", releases.accept, releases.AcceptedView),
+    _route(f"POST {_VERSION}/compress", "model:import", compressions.compress, Job,
+           compressions.CompressBody, 202),
+    _route(f"GET {_VERSION}/report", "model:read", compressions.report, Report),
+    _route("POST /api/trials", "model:import", compressions.trial, Job, compressions.TrialBody,
+           202),
     _route("GET /api/jobs", "model:read", jobs.list_jobs, list[Job]),
     _route("GET /api/jobs/{job}", "model:read", jobs.show, Job,
            query={"wait": "answer when the job is over, or after so many seconds, at most 30"}),

@@ -96,7 +96,7 @@ def test_numbers_of_an_older_file_are_not_used_again(tmp_path: Path) -> None:
     columns = "model, number, digest, bytes, format, manifest, source, resolved, created"
     with database.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
-        for later in ("numbers", "quarantine", "releases", "acceptances"):
+        for later in ("numbers", "quarantine", "releases", "acceptances", "reports"):
             connection.execute(text(f"DROP TABLE {later}"))
         connection.execute(text("INSERT INTO models VALUES ('m', 0)"))
         connection.execute(text(f"INSERT INTO versions ({columns}, created_by) VALUES ({values})"))
