@@ -24,9 +24,10 @@ from freehold.models.compress.report import Report, gate
 from freehold.models.compress.request import Aim, Hardware, Request, aim
 from freehold.models.compress.weigh import Weighed, weigh
 from freehold.models.gguf import read_header
-from freehold.models.manifest import describe
+from freehold.models.manifest import Manifest, describe
 from freehold.models.pipeline import Workshop, scan_files
 from freehold.models.registry import Draft, Version
+from freehold.models.scan.finding import Finding
 from freehold.models.source import Progress
 from freehold.models.trial import read_cases
 from freehold.store.versions import Artifact, Dependency
@@ -143,20 +144,8 @@ def _register(
     # What was wrong with the parent's text is in the child's, whoever released the parent.
     findings = scan_files({"model.gguf": path}, shop, lambda *_: None)
     digest, size = shop.blobs.add(path, move=False)
-    lineage = Dependency(
-        kind="parent", target=job.model, target_number=job.number, digest=parent.row.digest
-    )
-    draft = Draft(
-        model=job.model,
-        manifest=manifest,
-        artifacts=(Artifact(name="model.gguf", digest=digest, bytes=size),),
-        format="gguf",
-        licence=parent.row.licence,
-        notice=parent.row.notice,
-        source=f"compress:{job.model}:{job.number}",
-        resolved=f"compressed from {job.model}:{job.number}, sha256:{parent.row.digest}",
-        dependencies=(lineage, *(d for d in parent.dependencies if d.kind != "parent")),
-        findings=findings,
+    draft = _draft(
+        job, parent, manifest, findings, Artifact(name="model.gguf", digest=digest, bytes=size)
     )
     made, _ = shop.registry.register(draft, now, job.by)
     verdict = gate(measured, aimed.loss, weighed.tasks, aimed.target)
@@ -195,6 +184,30 @@ def _register(
         promoted=promoted,
         reasons=verdict.reasons,
         report=f"/api/models/{job.model}/versions/{made.row.number}/report",
+    )
+
+
+def _draft(
+    job: Job,
+    parent: Version,
+    manifest: Manifest,
+    findings: tuple[Finding, ...],
+    artifact: Artifact,
+) -> Draft:
+    lineage = Dependency(
+        kind="parent", target=job.model, target_number=job.number, digest=parent.row.digest
+    )
+    return Draft(
+        model=job.model,
+        manifest=manifest,
+        artifacts=(artifact,),
+        format="gguf",
+        licence=parent.row.licence,
+        notice=parent.row.notice,
+        source=f"compress:{job.model}:{job.number}",
+        resolved=f"compressed from {job.model}:{job.number}, sha256:{parent.row.digest}",
+        dependencies=(lineage, *(d for d in parent.dependencies if d.kind != "parent")),
+        findings=findings,
     )
 
 
