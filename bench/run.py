@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from bench import gateway, report, scan
+from bench import compress, gateway, report, scan
 from bench import humaneval as evaluate
 from bench.balance import balance
 from bench.engine import engine
@@ -217,6 +217,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "engine": engine,
     "scan": lambda _given: scan.measure(),
     "oci": oci,
+    "compress": compress.part,
     "humaneval": humaneval,
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from freehold.app.stopping import Stopping
+from freehold.control import compressions
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
 from freehold.control.control import Control, new_secret
@@ -157,9 +158,6 @@ def _assemble(home: Home, settings: Settings) -> Control:
     deployments = Deployments(database, registry, settings.runtime, builds)
     upkeep = _upkeep(home, settings, database, blobs, deployments, lambda: pool)
     engines = {name: kind() for name, kind in open_kind("engine", settings.plugins).items()}
-    sources = {
-        name: kind(settings.sources) for name, kind in open_kind("source", settings.plugins).items()
-    }
     client = open_client(settings.runtime)
     pool = Pool(
         engines,
@@ -177,15 +175,7 @@ def _assemble(home: Home, settings: Settings) -> Control:
         database=database,
         blobs=blobs,
         registry=registry,
-        workshop=Workshop(
-            sources=sources,
-            blobs=blobs,
-            registry=registry,
-            scratch=home.scratch,
-            scan=settings.scan,
-            licences=settings.licences,
-            papers=papers,
-        ),
+        workshop=_workshop(home, settings, registry, blobs, papers),
         papers=papers,
         repositories=repositories,
         pushes=Pushes(repositories, blobs, settings.registry),
@@ -208,6 +198,21 @@ def _assemble(home: Home, settings: Settings) -> Control:
         upkeep=upkeep,
         builds=builds,
         loop=asyncio.get_running_loop(),
+    )
+
+
+def _workshop(
+    home: Home, settings: Settings, registry: Registry, blobs: Blobs, papers: Papers
+) -> Workshop:
+    kinds = open_kind("source", settings.plugins)
+    return Workshop(
+        sources={name: kind(settings.sources) for name, kind in kinds.items()},
+        blobs=blobs,
+        registry=registry,
+        scratch=home.scratch,
+        scan=settings.scan,
+        licences=settings.licences,
+        papers=papers,
     )
 
 
@@ -271,6 +276,7 @@ async def _serve(
     control.public_url = _public_url(control)
     control.home.announce(control.public_url, control.url)
     control.serving = True
+    compressions.resume(control)
     beat = asyncio.create_task(control.run(stop))
     care = asyncio.create_task(look_after(control, stop))
     steps = asyncio.create_task(_receive(reception, control))

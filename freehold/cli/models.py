@@ -8,6 +8,7 @@ import click
 from freehold.cli import papers, push, signing
 from freehold.cli.client import connected, part
 from freehold.cli.command import Options, command
+from freehold.cli.compress import compress, report, trial
 from freehold.cli.names import complete
 from freehold.cli.output import emit, follow, table
 from freehold.cli.registry import gc, storage
@@ -20,6 +21,10 @@ from freehold.errors import Invalid
 @click.group()
 def model() -> None:
     """Models: bring them in, look at them, move their aliases."""
+
+
+for _each in (compress, report, trial):
+    model.add_command(_each)
 
 
 @command(model, "import")
@@ -217,6 +222,12 @@ def _set(settings: dict[str, int | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
+def _quality(measured: dict[str, float] | None) -> str:
+    if not measured:
+        return "not measured"
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+
+
 def _licence(version: dict[str, Any]) -> str:
     named = version["licence"] or "unknown"
     return f"{named}: {version['notice']}" if version["notice"] else named
@@ -261,7 +272,7 @@ def _describe(version: dict[str, Any]) -> str:
         ("source", version["resolved"]),
         ("dependencies", "; ".join(depends) or "none"),
         ("lineage", " <- ".join(version["lineage"]) or "none"),
-        ("quality", version["quality"] or "not measured"),
+        ("quality", _quality(version["quality"])),
         ("settings", _set(version["settings"]) or "defaults"),
         ("verified", _checked(version["checked"], version["damage"])),
         ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),

@@ -38,6 +38,7 @@ from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
+from freehold.models.compress.request import Request
 from freehold.models.fetch import find
 from freehold.models.papers import Papers
 from freehold.models.pipeline import Arrival, Workshop, bring_in, is_held
@@ -111,6 +112,7 @@ class Control(msgspec.Struct, kw_only=True):
     yard: threading.Lock = msgspec.field(default_factory=threading.Lock)
     upstream_keys: UpstreamKeys = msgspec.field(default_factory=UpstreamKeys)
     came_up: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    compressing: dict[str, Request] = msgspec.field(default_factory=dict)
     grants: Mapping[str, KeyGrant] = {}
     in_force: tuple[Limit, ...] = ()
 

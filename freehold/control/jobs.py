@@ -40,6 +40,11 @@ class Job(msgspec.Struct, kw_only=True):
 Work = Callable[[Callable[[str, int, int], None]], dict[str, object]]
 
 
+def new_id() -> str:
+    """Return a name for a job."""
+    return secrets.token_hex(6)
+
+
 class Jobs:
     """The jobs of this process. The same work asked for twice at once is one job.
 
@@ -54,10 +59,13 @@ class Jobs:
         self._changed = asyncio.Event()
         self._stopping = False
 
-    def start(self, kind: str, subject: str, work: Work, same: object = None) -> Job:
+    def start(
+        self, kind: str, subject: str, work: Work, same: object = None, job_id: str | None = None
+    ) -> Job:
         """Start work in a thread, or return the running job of the same kind, subject and ``same``.
 
-        ``same`` is everything else that the work depends on.
+        ``same`` is everything else that the work depends on. ``job_id`` names a job that goes on
+        from an earlier life.
         """
         asked = (kind, subject, same)
         for job_id, of in self._asked.items():
@@ -66,12 +74,16 @@ class Jobs:
         if len(self._asked) >= WAITING:
             text = f"{WAITING} jobs run or wait already: wait until some are over"
             raise NoCapacity("unavailable.jobs", text, retry_after=10)
-        job = Job(id=secrets.token_hex(6), kind=kind, subject=subject)
+        job = Job(id=job_id or new_id(), kind=kind, subject=subject)
         self._jobs[job.id], self._asked[job.id] = job, asked
         self._tasks[job.id] = asyncio.get_running_loop().create_task(self._run(job, work))
         for old in [i for i, j in self._jobs.items() if j.state != "running"][:-KEPT]:
             del self._jobs[old]
         return job
+
+    def running(self, kind: str) -> list[Job]:
+        """Return the jobs of a kind that are not over."""
+        return [job for job in self._jobs.values() if job.kind == kind and job.state == "running"]
 
     def get(self, job_id: str) -> Job:
         """Return a job as it stands."""

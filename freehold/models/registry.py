@@ -15,7 +15,7 @@ from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
 from freehold.models.scan.finding import Finding, encode
 from freehold.settings import Licences
-from freehold.store import cards, versions
+from freehold.store import cards, reports, versions
 from freehold.store.blobs import Blobs
 from freehold.store.cards import SignatureRow
 from freehold.store.checks import Check, checks, forget_checks, keep_check
@@ -250,6 +250,18 @@ class Registry:
         """Return every revision of a version's launch settings, oldest first."""
         with self._database.reading() as connection:
             return versions.settings_of(connection, model, number)
+
+    def keep_report(
+        self, model: str, number: int, document: str, now: float, kind: str = "compression"
+    ) -> None:
+        """Keep what was measured of a version, as JSON text."""
+        with self._database.transaction() as connection:
+            reports.keep(connection, model, number, kind, document, now)
+
+    def report(self, model: str, number: int, kind: str = "compression") -> str | None:
+        """Return what was measured of a version, where that was done."""
+        with self._database.reading() as connection:
+            return reports.find(connection, model, number, kind)
 
     def remove(self, model: str, number: int) -> int:
         """Remove a version and the blobs nothing else uses; return the bytes given back."""

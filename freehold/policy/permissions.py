@@ -9,7 +9,7 @@ PERMISSIONS = MappingProxyType(
     {
         "completion:run": "send requests to deployments",
         "model:read": "see models, versions and the catalog",
-        "model:import": "bring models in, and label versions",
+        "model:import": "bring models in, compress and try them, and label versions",
         "model:remove": "remove models and versions",
         "model:release": "ask for, or confirm, the release of a version in quarantine",
         "licence:accept": "accept licences of models that must be accepted",

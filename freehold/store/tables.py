@@ -163,6 +163,20 @@ ACCEPTANCES = Table(
     ForeignKeyConstraint(["model"], ["models.name"], ondelete="CASCADE"),
 )
 
+REPORTS = Table(
+    "reports",
+    METADATA,
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    PrimaryKeyConstraint("model", "number", "kind"),
+    ForeignKeyConstraint(
+        ["model", "number"], ["versions.model", "versions.number"], ondelete="CASCADE"
+    ),
+)
+
 DEPLOYMENTS = Table(
     "deployments",
     METADATA,

@@ -9,6 +9,7 @@ from freehold.control.jobs import Job
 from freehold.errors import Conflict
 from freehold.gateway.admin.ask import Ask, Body, version_number
 from freehold.models.catalog import CatalogEntry, Digest, read_catalog
+from freehold.models.compress.report import quality
 from freehold.models.manifest import Manifest
 from freehold.models.pipeline import Arrival
 from freehold.models.registry import LaunchSettings, Version
@@ -289,6 +290,7 @@ def view(version: Version, control: Control) -> VersionView:
         settings_revision=version.settings_revision,
         checked=version.checked,
         damage=version.damage,
+        quality=quality(control.registry.report(version.row.model, version.row.number)),
         quarantine=_quarantine(version),
     )
 

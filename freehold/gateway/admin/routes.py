@@ -7,6 +7,7 @@ from freehold.control.keys import KeyView, NewKey
 from freehold.errors import Missing, WrongMethod
 from freehold.gateway.admin import (
     conversions,
+    compressions,
     deployments,
     engines,
     gateways,
@@ -24,6 +25,7 @@ from freehold.gateway.admin import (
 from freehold.gateway.admin.ask import Handler, Route
 from freehold.models.catalog import CatalogEntry
 from freehold.models.deployment import Deployment
+from freehold.models.compress.report import Report
 from freehold.models.registry import LaunchSettings
 from freehold.store.repositories import Grant
 
@@ -90,6 +92,11 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /api/grants", "grant:read", G.list_grants, list[Grant]),
     _route("PUT /api/grants", "grant:write", G.grant, Grant, G.GrantBody),
     _route("DELETE /api/grants/{repository}/{subject}", "grant:write", G.take_back, list[Grant]),
+    _route(f"POST {_VERSION}/compress", "model:import", compressions.compress, Job,
+           compressions.CompressBody, 202),
+    _route(f"GET {_VERSION}/report", "model:read", compressions.report, Report),
+    _route("POST /api/trials", "model:import", compressions.trial, Job, compressions.TrialBody,
+           202),
     _route("GET /api/jobs", "model:read", jobs.list_jobs, list[Job]),
     _route("GET /api/jobs/{job}", "model:read", jobs.show, Job,
            query={"wait": "answer when the job is over, or after so many seconds, at most 30"}),

@@ -1,0 +1,55 @@
+"""Children that work on models: what they say line by line, and how they end."""
+
+import os
+import selectors
+import subprocess
+from collections.abc import Iterator
+from typing import IO, Any
+
+import msgspec
+
+from freehold.models.source import Progress
+from freehold.settings import environment
+
+WATCH = 0.5
+"""Seconds until a stop is heard while a child says nothing."""
+ENDS_WITHIN = 5.0
+
+
+def lines(stdout: IO[bytes], progress: Progress, size: int) -> Iterator[dict[str, Any]]:
+    """Yield what a child says but progress, which is passed on as a share of ``size`` bytes."""
+    stage, share, buffer = "start", 0.0, b""
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(stdout, selectors.EVENT_READ)
+        while True:
+            progress(stage, int(share * size), size)
+            if not waiting.select(WATCH):
+                continue
+            piece = os.read(stdout.fileno(), 1 << 16)
+            if not piece:
+                return
+            *whole, buffer = (buffer + piece).split(b"\n")
+            for line in whole:
+                document = msgspec.json.decode(line, type=dict[str, Any])
+                if "stage" in document:
+                    stage, share = str(document["stage"]), float(document["share"])
+                else:
+                    yield document
+
+
+def surroundings() -> dict[str, str]:
+    """Return the environment of a child: ours, and no debugger started by native code that ends."""
+    return {**environment(), "GGML_NO_BACKTRACE": "1"}
+
+
+def end(child: "subprocess.Popen[bytes]") -> None:
+    """End a child, politely for as long as that helps."""
+    if child.stdout is not None:
+        child.stdout.close()
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

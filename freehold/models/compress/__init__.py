@@ -1,0 +1,1 @@
+"""Compression with proof: measure, search, build, judge."""

@@ -1,0 +1,88 @@
+"""What loss is: for models that predict, the divergence of predictions; for embedding models, one
+minus the cosine between a text's embeddings. Either is a list of numbers a text. In children only.
+"""
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+from freehold.models import ggml
+from freehold.models.compress.divergence import Scores
+from freehold.models.compress.patient import FIRST, judge, remember
+from freehold.models.llama import Context, Readers
+
+Texts = Sequence[Sequence[int]]
+
+
+class Predictions:
+    """Holds predictions against those of a reference, kept in a file of scratch."""
+
+    metric = "kl"
+
+    def __init__(self, texts: Texts, path: Path) -> None:
+        self.texts, self._path = texts, path
+        self._map: mmap.mmap | None = None
+        self._at = 0
+
+    def learn(self, readers: Readers) -> None:
+        """Keep what a reference predicts, unless that was done before."""
+        size = sum(len(text) - FIRST for text in self.texts) * readers.model.tokens * 2
+        if not self._path.exists() or self._path.stat().st_size != size:
+            partial = self._path.with_suffix(".partial")
+            with partial.open("w+b") as file:
+                file.truncate(size)
+                with mmap.mmap(file.fileno(), size) as target:
+                    remember(readers, self.texts, ggml.addressable(target))
+            partial.replace(self._path)
+        with self._path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+        self._at = ggml.addressable(self._map)
+
+    def score(self, readers: Readers) -> list[Scores]:
+        """Return a model's scores, text by text."""
+        return judge(readers, self.texts, self._at)
+
+
+class Embeddings:
+    """Holds embeddings against those of a reference."""
+
+    metric = "cosine"
+
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
+        self.before: list[list[float]] = []
+        self.after: list[list[float]] = []
+
+    def learn(self, readers: Readers) -> None:
+        """Keep the reference's embeddings."""
+        self.before = readers.each(_embed, self.texts)
+
+    def score(self, readers: Readers) -> list[Scores]:
+        """Return one minus the cosine of each text's two embeddings."""
+        self.after = readers.each(_embed, self.texts)
+        pairs = zip(self.before, self.after, strict=True)
+        return [Scores(divergence=[max(0.0, 1 - _cosine(a, b))]) for a, b in pairs]
+
+    def retrieval(self, depth: int = 5) -> list[float]:
+        """Return, for each text as a question, the share of its nearest others that are the same
+        as with the reference."""
+        found = []
+        for index in range(len(self.before)):
+            nearest = [
+                set(_nearest(index, vectors, depth)) for vectors in (self.before, self.after)
+            ]
+            found.append(len(nearest[0] & nearest[1]) / max(1, len(nearest[0])))
+        return found
+
+
+def _embed(context: Context, text: Sequence[int]) -> list[float]:
+    return context.embed(text)
+
+
+def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _nearest(index: int, vectors: Sequence[Sequence[float]], depth: int) -> list[int]:
+    others = [n for n in range(len(vectors)) if n != index]
+    return sorted(others, key=lambda n: -_cosine(vectors[index], vectors[n]))[:depth]

@@ -1,0 +1,117 @@
+"""Ask both versions the same questions and time them: a child each, one after the other."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+import psutil
+
+from freehold.errors import EngineLost
+from freehold.models.answering import Exam, Marks
+from freehold.models.child import end, lines, surroundings
+from freehold.models.compress.report import Speed, Task
+from freehold.models.registry import Version
+from freehold.models.source import Progress
+from freehold.models.trial import Case, outcomes, read_cases
+
+WORTH = 1.1
+"""How much faster writing with a draft must be measured, to be proposed."""
+
+
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """What both versions did: tasks, speed and memory before and after."""
+
+    tasks: tuple[Task, ...] = ()
+    before: Speed | None = None
+    after: Speed | None = None
+    launch: dict[str, str] = {}
+
+
+def built_in_cases() -> list[Case]:
+    """Return our own small test set for models that chat."""
+    data = (files("freehold.models") / "trials" / "chat.jsonl").read_bytes()
+    return read_cases(data, "the built-in tests")
+
+
+def weigh(
+    before: Path,
+    after: Path,
+    version: Version,
+    tasks: str | None,
+    progress: Progress,
+    drafts: Mapping[str, Path] = MappingProxyType({}),
+) -> Weighed:
+    """Run the tenant's tasks, or ours, on both files; time both.
+
+    ``drafts`` are small models with the same vocabulary: the one that makes the result write
+    fastest is proposed, where it is faster than none.
+    """
+    if version.manifest.task not in ("chat", "completion"):
+        return Weighed()
+    cases = read_cases(tasks.encode(), "the tasks") if tasks is not None else built_in_cases()
+    chat = version.manifest.task == "chat"
+    marks = [
+        examine(Exam(weights=str(path), cases=tuple(cases), chat=chat, threads=_cores()), progress)
+        for path in (before, after)
+    ]
+    found = outcomes(cases, marks[0].passed, marks[1].passed)
+    launch = {}
+    fastest = marks[1].write * WORTH
+    for name, draft in drafts.items():
+        exam = Exam(weights=str(after), chat=chat, threads=_cores(), slots=1, draft=str(draft))
+        with suppress(EngineLost):  # it may not fit the model after all
+            if (speed := examine(exam, progress).write) > fastest:
+                fastest = speed
+                launch["draft"] = f"{name} ({speed:.1f} tokens/s instead of {marks[1].write:.1f})"
+    return Weighed(
+        launch=launch,
+        tasks=tuple(
+            Task(
+                name=each.task, cases=each.cases, before=each.before, after=each.after,
+                change=each.change, verdict=each.verdict,
+            )
+            for each in found
+        ),
+        before=_speed(marks[0]),
+        after=_speed(marks[1]),
+    )  # fmt: skip
+
+
+def examine(exam: Exam, progress: Progress) -> Marks:
+    """Run an exam in a child of its own; blocks."""
+    size = Path(exam.weights).stat().st_size
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "freehold.models.answering"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=surroundings(),
+        )  # fmt: skip
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(msgspec.json.encode(exam))
+            child.stdin.close()
+            for line in lines(child.stdout, progress, size):
+                if marks := line.get("marks"):
+                    return msgspec.convert(marks, Marks)
+        finally:
+            end(child)
+        errors.seek(0)
+        said = errors.read()[-300:].decode(errors="replace").strip().replace("\n", " ")
+    raise EngineLost(
+        "unavailable.trial",
+        f"the process that asks the model ended by itself ({child.returncode}): {said}",
+    )
+
+
+def _speed(marks: Marks) -> Speed:
+    return Speed(read=marks.read, write=marks.write, memory=marks.memory)
+
+
+def _cores() -> int:
+    return psutil.cpu_count(logical=False) or 1

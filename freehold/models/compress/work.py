@@ -1,0 +1,364 @@
+"""Measure, search, build, judge: the stages of a compression, in the child that runs them.
+
+Each stage keeps its result; what was killed goes on after the last one that was kept.
+"""
+
+import base64
+import ctypes as c
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from freehold.errors import Invalid
+from freehold.models import ggml
+from freehold.models.compress import kinds, search
+from freehold.models.compress.divergence import Scores
+from freehold.models.compress.importance import collect
+from freehold.models.compress.order import Checkpoints, Order
+from freehold.models.compress.patient import FIRST, Patient, coarse
+from freehold.models.compress.ruler import Embeddings, Predictions
+from freehold.models.compress.search import Choice, Option
+from freehold.models.compress.weights import (
+    FULL,
+    Weights,
+    dequantise,
+    is_full,
+    rows_of,
+)
+from freehold.models.gguf import Tensor, read_header
+from freehold.models.gguf_write import entry, metadata_bytes, retyped, write
+from freehold.models.llama import Model, Readers, readers
+
+LENGTH = 256
+"""Tokens of a text."""
+LEARNED = 16
+"""Texts that importance is measured on."""
+PROBED = 2
+"""Texts that a group is judged by; one for large models, where it takes most of the time."""
+LARGE = 300_000_000
+"""Parameters from which on a model is large."""
+SAMPLED = 48
+"""Rows of a tensor that its errors are measured on."""
+TIED = 0.02
+"""Relative square difference up to which two matrices are one, stored twice."""
+
+Progress = Callable[[str, float], None]
+Ruler = Predictions | Embeddings
+
+
+class Work:
+    """One compression under way. ``progress`` is told a stage and a share from 0 to 1."""
+
+    def __init__(self, order: Order, progress: Progress) -> None:
+        self.order, self.progress = order, progress
+        self.scratch = Path(order.scratch)
+        self.kept = Checkpoints(self.scratch)
+        self.threads = ggml.Threads(order.threads)
+        self.seconds: dict[str, float] = {}
+        self.source = Path(order.source)
+        self.header = read_header(self.source)
+        self.dequantised = not is_full(self.header)
+
+    # What to compare with
+
+    def reference(self) -> Path:
+        """Return the file of full precision: the source, or the source as 16-bit floats."""
+        if not self.dequantised:
+            return self.source
+        path = self.scratch / "reference.gguf"
+        if not path.exists():
+            total = sum(tensor.elements for tensor in self.header.tensors) * 2
+            dequantise(
+                self.source, path, self.threads,
+                lambda done: self.progress("dequantise", done / total),
+            )  # fmt: skip
+        return path
+
+    def is_tied(self, weights: Weights) -> bool:
+        """Say whether the embedding of tokens and the output are one matrix, stored twice."""
+        a, b = (weights.tensors.get(name) for name in ("token_embd.weight", "output.weight"))
+        if a is None or b is None or a.shape != b.shape:
+            return False
+        difference = total = 0.0
+        for row in kinds.spread(rows_of(a), 64):
+            x, y = weights.floats(a, row, 1), weights.floats(b, row, 1)
+            difference += sum((p - q) ** 2 for p, q in zip(x, y, strict=True))
+            total += sum(q * q for q in y)
+        return difference < TIED * total
+
+    def merged(self, weights: Weights) -> Path:
+        """Return a file in which a matrix that was stored twice is stored once."""
+        path = self.scratch / "merged.gguf"
+        if path.exists():
+            return path
+        entries = metadata_bytes(weights.path, weights.header)
+        # The output is what was stored with more care.
+        better = weights.tensors["output.weight"]
+        wanted = [
+            Tensor(t.name, better.type, t.shape, 0, better.bytes)
+            if t.name == "token_embd.weight" else t
+            for t in weights.header.tensors if t.name != "output.weight"
+        ]  # fmt: skip
+
+        def data(tensor: Tensor) -> Iterator[memoryview]:
+            name = "output.weight" if tensor.name == "token_embd.weight" else tensor.name
+            return weights.raw(weights.tensors[name])
+
+        write(path, entries, wanted, data)
+        return path
+
+    # What to learn from
+
+    def texts(self, model: Model) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+        """Return token texts to learn from, to probe with, and to be judged by."""
+        learn = _texts(model, self.order.learn, encoder=self.order.encoder)
+        judge = _texts(model, self.order.judge, encoder=self.order.encoder)
+        if not learn or not judge:
+            raise Invalid("invalid.calibration", "the calibration text has too few tokens")
+        large = sum(tensor.elements for tensor in self.header.tensors) > LARGE
+        probed = 24 if self.order.encoder else 1 if large else PROBED
+        picked = [learn[i] for i in kinds.spread(len(learn), probed)]
+        learned = LEARNED if not self.order.encoder else 200
+        most = self.order.thorough if not self.order.encoder else 400
+        return (
+            [learn[i] for i in kinds.spread(len(learn), learned)],
+            picked,
+            [judge[i] for i in kinds.spread(len(judge), most)],
+        )
+
+    def ruler(self, texts: list[list[int]], name: str) -> Ruler:
+        """Return what measures loss on these texts."""
+        if self.order.encoder:
+            return Embeddings(texts)
+        return Predictions(texts, self.scratch / f"{name}.logp")
+
+    def importance(self, model: Model, weights: Weights, texts: Any) -> dict[str, Any]:
+        """Return the importance of columns, kept over a kill."""
+        matrices = {t.name: t.shape[0] for t in self.matrices(weights)}
+        found = self.kept.find("importance", dict[str, str])
+        if found is None:
+            measured = collect(
+                model, matrices, texts, self.threads.count,
+                lambda n: self.progress("importance", n / len(texts)),
+                embeds=self.order.encoder,
+            )  # fmt: skip
+            found = {k: base64.b64encode(bytes(v)).decode() for k, v in measured.items()}
+            self.kept.keep("importance", found)
+        return {k: _floats(base64.b64decode(v)) for k, v in found.items()}
+
+    def matrices(self, weights: Weights) -> list[Tensor]:
+        """Return the tensors that may be quantised."""
+        return [tensor for tensor in weights.header.tensors if kinds.is_matrix(tensor)]
+
+    # What each choice costs
+
+    def errors(self, weights: Weights, importance: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """Return the weighted square error of every tensor as every type, from a sample of rows."""
+        found = self.kept.find("errors", dict[str, dict[str, float]]) or {}
+        tensors = self.matrices(weights)
+        for number, tensor in enumerate(tensors):
+            if tensor.name not in found:
+                found[tensor.name] = self._errors(weights, tensor, importance.get(tensor.name))
+                if number % 32 == 31:
+                    self.kept.keep("errors", found)
+            self.progress("errors", (number + 1) / len(tensors))
+        self.kept.keep("errors", found)
+        return found
+
+    def _errors(self, weights: Weights, tensor: Tensor, columns: Any) -> dict[str, float]:
+        cols, total = tensor.shape[0], rows_of(tensor)
+        rows = kinds.spread(total, max(SAMPLED, 65536 // cols))
+        floats = (c.c_float * (len(rows) * cols))()
+        for number, row in enumerate(rows):
+            one = weights.floats(tensor, row, 1)
+            c.memmove(c.addressof(floats) + number * cols * 4, one, cols * 4)
+        wanted = {*kinds.candidates(tensor, tiny=self.order.tiny), kinds.PROBE, *self._own(tensor)}
+        allowed = [k for k in sorted(wanted) if columns is not None or not _needs_importance(k)]
+        measured = self.threads.each(
+            lambda kind: coarse(floats, kind, len(rows), cols, columns)[1], allowed
+        )
+        return {k: e * total / len(rows) for k, e in zip(allowed, measured, strict=True)}
+
+    def _own(self, tensor: Tensor) -> tuple[str, ...]:
+        """Return the type that a tensor has in the source, where quantised."""
+        before = next((t for t in self.header.tensors if t.name == tensor.name), None)
+        return (before.type,) if before and before.type not in FULL else ()
+
+    def sensitivity(
+        self,
+        patient: Patient,
+        ruler: Ruler,
+        importance: dict[str, Any],
+        errors: Mapping[str, Mapping[str, float]],
+    ) -> dict[str, float]:
+        """Return the loss a unit of error makes, by group: each is made coarse and judged."""
+        layers = 1 + max((_layer(t.name) for t in patient.weights.header.tensors), default=0)
+        found = self.kept.find("sensitivity", dict[str, float]) or {}
+        base = self._loss(patient, ruler)
+        grouped = kinds.groups(self.matrices(patient.weights), layers)
+        for number, (group, tensors) in enumerate(grouped.items()):
+            names = [t.name for t in tensors if patient.reachable(t.name)]
+            if group not in found and names:
+                patient.coarsen(dict.fromkeys(names, kinds.PROBE), importance)
+                loss = max(self._loss(patient, ruler) - base, 1e-9)
+                patient.restore(names)
+                error = sum(errors[name][kinds.PROBE] for name in names)
+                found[group] = loss / max(error, 1e-30)
+                self.kept.keep("sensitivity", found)
+            self.progress("sensitivity", (number + 1) / len(grouped))
+        return self.spread_groups(patient.weights, found)
+
+    def spread_groups(self, weights: Weights, found: Mapping[str, float]) -> dict[str, float]:
+        """Return what is known of groups by the name of each tensor in them."""
+        layers = 1 + max((_layer(t.name) for t in weights.header.tensors), default=0)
+        grouped = kinds.groups(self.matrices(weights), layers)
+        return {
+            tensor.name: found[group]
+            for group, tensors in grouped.items()
+            if group in found
+            for tensor in tensors
+        }
+
+    def _loss(self, patient: Patient, ruler: Ruler) -> float:
+        return mean(ruler.score(patient.readers))
+
+    # What to choose
+
+    def options(
+        self,
+        weights: Weights,
+        errors: Mapping[str, Mapping[str, float]],
+        sensitivity: Mapping[str, float],
+    ) -> dict[str, list[Option]]:
+        """Return what every matrix may become, with its bytes and loss."""
+        found = {}
+        for tensor in self.matrices(weights):
+            if tensor.name not in sensitivity:
+                continue
+            own = "F16" if tensor.type == "F32" else tensor.type
+            choices = [Option(own, retyped(tensor, own).bytes, 0.0)]
+            for kind in kinds.candidates(tensor, tiny=self.order.tiny):
+                if kind in errors[tensor.name]:
+                    loss = errors[tensor.name][kind] * sensitivity[tensor.name]
+                    choices.append(Option(kind, retyped(tensor, kind).bytes, loss))
+            for kind in self._own(tensor):
+                # The source's own bytes are taken over as they are: nothing is lost.
+                choices = [o for o in choices if o.kind != kind]
+                if not self._is_merged(tensor, weights):
+                    choices.append(Option(kind, retyped(tensor, kind).bytes, 0.0))
+            found[tensor.name] = choices
+        return found
+
+    def _is_merged(self, tensor: Tensor, weights: Weights) -> bool:
+        return tensor.name == "token_embd.weight" and "output.weight" not in weights.tensors
+
+    # What comes of it
+
+    def build(self, weights: Weights, choice: Choice, importance: dict[str, Any]) -> Path:
+        """Write the file of a choice. Tensors that an earlier file has as wanted are taken over."""
+        path = self.scratch / "compressed.gguf"
+        entries = metadata_bytes(weights.path, weights.header)
+        entries.pop("general.file_type", None)
+        entries["general.quantization_version"] = entry("general.quantization_version", 2)
+        if self.order.parent:
+            entries["freehold.parent.sha256"] = entry("freehold.parent.sha256", self.order.parent)
+        wanted = [retyped(t, choice.kinds.get(t.name, t.type)) for t in weights.header.tensors]
+        total, written = sum(t.bytes for t in wanted), [0]
+        earlier = Weights(path) if path.exists() else None
+        source = Weights(self.source)
+
+        def data(tensor: Tensor) -> Iterator[Any]:
+            own = source.tensors.get(tensor.name)
+            had = earlier.tensors.get(tensor.name) if earlier else None
+            full = weights.tensors[tensor.name]
+            if own is not None and own.type == tensor.type and not self._is_merged(full, weights):
+                yield from source.raw(own)
+            elif earlier is not None and had is not None and had.type == tensor.type:
+                yield from earlier.raw(had)
+            elif full.type == tensor.type:
+                yield from weights.raw(full)
+            else:
+                yield from weights.quantised(full, tensor.type, importance, self.threads)
+            written.append(tensor.bytes)
+            self.progress("build", sum(written) / total)
+
+        write(path, entries, wanted, data)
+        return path
+
+    def judge(self, path: Path, ruler: Ruler, stage: str, cache: str = "F16") -> list[Scores]:
+        """Load a file as an engine would and return its scores on the judging texts."""
+        self.progress(stage, 0.0)
+        model = Model(path)
+        try:
+            reading = self.readers(model, cache)
+            try:
+                return ruler.score(reading)
+            finally:
+                reading.close()
+        finally:
+            model.close()
+
+    def readers(self, model: Model, cache: str = "F16") -> Readers:
+        """Return contexts of a model, one a thread."""
+        return readers(model, LENGTH, self.threads.count, cache=cache, embeds=self.order.encoder)
+
+    def clock(self, stage: str, since: float) -> None:
+        """Note how long a stage took."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - since
+
+
+def search_for(
+    options: Mapping[str, Sequence[Option]], rest: int, order: Order, scale: float, base: float
+) -> Choice:
+    """Return the choice for an order; ``rest`` is what of the file is no matrix, in bytes.
+
+    ``scale`` is measured over foreseen loss so far, ``base`` is lost before anything is chosen.
+    """
+    if order.target is not None:
+        return search.best(options, order.target - rest)
+    return search.smallest(options, max(0.0, order.loss - base) / scale)
+
+
+def mean(scores: Sequence[Scores]) -> float:
+    """Return the mean loss over all positions."""
+    values = [value for each in scores for value in each.divergence]
+    return sum(values) / max(1, len(values))
+
+
+def _texts(model: Model, passages: Sequence[str], *, encoder: bool) -> list[list[int]]:
+    if encoder:
+        found = [model.tokenize(passage, special=True)[:LENGTH] for passage in _pieces(passages)]
+        return [text for text in found if len(text) > 2]
+    stream: list[int] = []
+    for passage in passages:
+        stream += model.tokenize(passage + "\n\n")
+    step = LENGTH - (model.begins is not None)
+    found = [stream[at : at + step] for at in range(0, len(stream), step)]
+    if len(found) > 1 and len(found[-1]) < step:
+        found[-1] = stream[-step:]
+    lead = [model.begins] if model.begins is not None else []
+    return [lead + text for text in found if len(text) > FIRST + 2]
+
+
+def _pieces(passages: Sequence[str]) -> Iterator[str]:
+    """Yield sentences: what is embedded is seldom longer."""
+    for passage in passages:
+        rest = passage.replace("\n", " ")
+        for mark in (". ", "。", "। ", "? ", "! "):
+            rest = rest.replace(mark, mark + "\0")
+        yield from (part.strip() for part in rest.split("\0") if part.strip())
+
+
+def _layer(name: str) -> int:
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "blk" and parts[1].isdigit() else 0
+
+
+def _needs_importance(kind: str) -> bool:
+    number = ggml.TYPE_NUMBERS[kind]
+    return bool(ggml.library().ggml_quantize_requires_imatrix(number))
+
+
+def _floats(data: bytes) -> Any:
+    return (c.c_float * (len(data) // 4)).from_buffer_copy(data)

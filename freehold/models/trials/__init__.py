@@ -1,0 +1,1 @@
+"""Small test sets of our own, one a task."""
