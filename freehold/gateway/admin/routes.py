@@ -6,8 +6,8 @@ from freehold.control.jobs import Job
 from freehold.control.keys import KeyView, NewKey
 from freehold.errors import Missing, WrongMethod
 from freehold.gateway.admin import (
-    conversions,
     compressions,
+    conversions,
     deployments,
     engines,
     gateways,
@@ -24,8 +24,8 @@ from freehold.gateway.admin import (
 )
 from freehold.gateway.admin.ask import Handler, Route
 from freehold.models.catalog import CatalogEntry
-from freehold.models.deployment import Deployment
 from freehold.models.compress.report import Report
+from freehold.models.deployment import Deployment
 from freehold.models.registry import LaunchSettings
 from freehold.store.repositories import Grant
 
