@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -260,19 +261,8 @@ async def _serve(
     control.secret = new_secret()
     control.publish()
     control.gateways.start()
-    books = Books(
-        journal=control.journal,
-        log=Log("control", control.settings.log),
-        clock=control.clock,
-        telemetry=telemetry,
-    )
-    pepper = read_pepper(control.home.pepper)
     closing = asyncio.Event()
-    own = Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit)
-    door = Door(own, Alarms(asyncio.get_running_loop()))
-    ending = Ending(closing, asyncio.Event())
-    served = application(control, pepper, books, door)
-    server = asyncio.create_task(serve(served, listener, door, ending))
+    server = asyncio.create_task(_administer(control, telemetry, listener, closing))
     control.public_url = _public_url(control)
     control.home.announce(control.public_url, control.url)
     control.serving = True
@@ -309,6 +299,22 @@ async def _serve(
         task.result()
     with suppress(asyncio.CancelledError):
         steps.result()
+
+
+async def _administer(
+    control: Control, telemetry: Telemetry, listener: socket.socket, closing: asyncio.Event
+) -> None:
+    """Answer gateways until told to close."""
+    books = Books(
+        journal=control.journal,
+        log=Log("control", control.settings.log),
+        clock=control.clock,
+        telemetry=telemetry,
+    )
+    own = Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit)
+    door = Door(own, Alarms(asyncio.get_running_loop()))
+    served = application(control, read_pepper(control.home.pepper), books, door)
+    await serve(served, listener, door, Ending(closing, asyncio.Event()))
 
 
 async def _receive(reception: Reception, control: Control) -> None:

@@ -68,9 +68,9 @@ class Jobs:
         from an earlier life.
         """
         asked = (kind, subject, same)
-        for job_id, of in self._asked.items():
+        for running, of in self._asked.items():
             if of == asked:
-                return self._jobs[job_id]
+                return self._jobs[running]
         if len(self._asked) >= WAITING:
             text = f"{WAITING} jobs run or wait already: wait until some are over"
             raise NoCapacity("unavailable.jobs", text, retry_after=10)

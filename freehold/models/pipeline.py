@@ -14,11 +14,10 @@ from pathlib import Path
 import msgspec
 
 from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Missing, Refused
-from freehold.models.adapter import check_stored, settle_base
 from freehold.models.fetch import find
 from freehold.models.identify import Identified, digest_of, identify, named
 from freehold.models.licence import judge
-from freehold.models.manifest import Manifest
+from freehold.models.needs import needs_of, once
 from freehold.models.papers import Papers, admit
 from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
 from freehold.models.scan.finding import Finding
@@ -70,7 +69,7 @@ def bring_in(
     try:
         identified = _identified(fetched.files)
         _check_licence(identified, fetched, arrival, shop.licences)
-        needs = _needs(identified, arrival, fetched, shop)
+        needs = needs_of(identified, arrival.dependencies, fetched.files, shop.registry, shop.blobs)
         # Files in scratch are ours alone; others may be written to while they are scanned.
         found = scan_files(fetched.files, shop, progress) if fetched.moved else None
         artifacts = _store(fetched, shop, progress)
@@ -231,7 +230,7 @@ def _draft(
         notice=fetched.notice,
         source=arrival.source,
         resolved=fetched.resolved,
-        dependencies=_once(needs),
+        dependencies=once(needs),
         findings=findings,
     )
 
@@ -243,33 +242,3 @@ def _check_digest(found: str, expected: str | None) -> None:
             f"expected sha256:{expected} but the bytes are sha256:{found}: nothing was kept; "
             "check the source and import again",
         )
-
-
-def _needs(
-    identified: Identified, arrival: Arrival, fetched: Fetched, shop: Workshop
-) -> tuple[Dependency, ...]:
-    """Return what a model builds on; an adapter on one version of the registry, which it fits."""
-    manifest = identified.manifest
-    if manifest.adapter is None:
-        return (*_dependencies(manifest), *arrival.dependencies)
-    needs = settle_base(manifest, arrival.dependencies, shop.registry)
-    if identified.format == "gguf":
-        check_stored(fetched.files[identified.main], needs, shop.registry, shop.blobs)
-    return needs
-
-
-def _once(dependencies: Sequence[Dependency]) -> tuple[Dependency, ...]:
-    """Leave out what is said twice: by the file, and by who brings it in."""
-    return tuple({(each.kind, each.target): each for each in dependencies}.values())
-
-
-def _dependencies(manifest: Manifest) -> tuple[Dependency, ...]:
-    bases = [Dependency(kind="base", target=base) for base in manifest.base_models]
-    if manifest.tokenizer is not None and manifest.tokenizer.sha256:
-        vocabulary = Dependency(
-            kind="tokenizer",
-            target=manifest.tokenizer.model or "tokenizer",
-            digest=manifest.tokenizer.sha256,
-        )
-        return (*bases, vocabulary)
-    return tuple(bases)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from pyreqwest.client import Client
@@ -324,9 +325,13 @@ class Pool:
         try:
             engine = self._engine(launch)
             weights = Path() if launch.weights is None else await self._verified(launch.weights)
-            adapters = [await self._verified(digest) for digest in launch.adapters]
-            draft = None if launch.draft is None else await self._verified(launch.draft)
-            command = engine.command(launch, weights, secret, ready, tuple(adapters), draft=draft)
+            beside: dict[str, Any] = {}  # engines that know of none are told of none
+            if launch.adapters:
+                found = [await self._verified(digest) for digest in launch.adapters]
+                beside["adapters"] = tuple(found)
+            if launch.draft is not None:
+                beside["draft"] = await self._verified(launch.draft)
+            command = engine.command(launch, weights, secret, ready, **beside)
             if command is None:
                 self._apply(replica.id, Spawned(None, None, None), self._clock())
                 self._apply(replica.id, Loaded(launch.url or ""), self._clock())
