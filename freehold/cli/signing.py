@@ -55,14 +55,16 @@ def sign(
 
 
 @command()
-@click.argument("name", shell_complete=complete("model", "alias", "version"))
+@click.argument("name", required=False, shell_complete=complete("model", "alias", "version"))
+@click.option("--all", "everything", is_flag=True, help="Every version there is: bytes only.")
 @click.option("--signature", metavar="FILE", help="Hold this signature against it.")
 @click.option("--signed", is_flag=True, help="Want a signature that is kept with it.")
 @click.option("--trust-key", metavar="FILE", multiple=True, help="Public key to trust, PEM.")
 @click.option("--trust-ca", metavar="FILE", multiple=True, help="Authority to trust, PEM.")
 def verify(
     options: Options,
-    name: str,
+    name: str | None,
+    everything: bool,
     signature: str | None,
     signed: bool,
     trust_key: tuple[str, ...],
@@ -73,7 +75,15 @@ def verify(
     Whom to trust is what [signing] in the settings says, unless it is said here.
     """
     trust = Trust(Signing(keys=trust_key, certificates=trust_ca)) if trust_key or trust_ca else None
+    if (name is None) != everything:
+        raise click.UsageError("give either a model's NAME or --all")
     with connected(options) as client:
+        if name is None:
+            if signature or signed or trust:
+                raise click.UsageError("a signature is of one version: give its NAME")
+            result = follow(client, client.post("/api/registry/verify"), "all versions")
+            emit(options, result, f"{result['files']} files are intact")
+            return
         title, path = path_of(client, name)
         signer = None
         if signature or signed or trust:
