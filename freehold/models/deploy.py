@@ -148,7 +148,10 @@ def local_launch(
     """Return how a replica of a version runs here; raises what stands in the way."""
     if version.damage is not None:
         name = f"{version.row.model}:{version.row.number}"
-        raise Broken("broken.version", f"{name} is damaged and not loaded: {version.damage}")
+        raise Broken(
+            "broken.version",
+            f"{name} is damaged and not loaded: import it again (freehold model show tells more)",
+        )
     _check_format(version)
     manifest, own = version.manifest, version.settings
     wanted = deployment.context or own.context
@@ -190,7 +193,7 @@ def local_launch(
 def _draft(reference: str, version: Version, registry: Registry) -> Version:
     found = registry.resolve(reference)
     if found.damage is not None:
-        raise Broken("broken.version", f"the draft {reference} is damaged: {found.damage}")
+        raise Broken("broken.version", f"the draft {reference} is damaged: import it again")
     ours, its = version.manifest.tokenizer, found.manifest.tokenizer
     if ours is None or its is None or ours.sha256 != its.sha256:
         raise Invalid(

@@ -93,14 +93,15 @@ def test_a_flipped_bit_is_found_nothing_loads_from_it_and_an_import_heals_it(
     told = house.run_cli("doctor", "--deep", "--json")
     assert told.returncode == 1
     house.start()
-    eventually(lambda: house.deployment()["state"] == "failed", "refused to load")
-    assert "has changed on disk" in house.deployment()["reason"]
+    eventually(lambda: house.deployment()["state"] == "missing", "refused to load")
+    assert "smol:1 is damaged and not loaded" in house.deployment()["reason"]
     answer = eventually(
-        lambda: (found := house.chat()).error["code"] == "unavailable.engine_failed" and found,
+        lambda: (found := house.chat()).error["code"] == "unavailable.model" and found,
         "gateways know",
     )
     assert answer.status == 503
-    assert "cannot be loaded" in answer.error["message"]
+    assert "cannot run" in answer.error["message"]
+    assert str(house.home) not in answer.error["message"]
     house.cli("model", "import", str(weights), "--name", "smol")
     eventually(lambda: house.deployment()["state"] == "ready", "healed")
 
