@@ -152,7 +152,7 @@ def main() -> None:
     os.umask(0o077)
     # What is here now stays; requests make little that only the collector could find.
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(5_000, 10, 10)
     home, name, descriptor, *tls = sys.argv[1:]
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = read_settings_in_force(Path(home))
