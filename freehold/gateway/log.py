@@ -26,14 +26,14 @@ class Log:
         """Write the line of a request that is over: always for an error, else where wanted."""
         level = _LEVELS.get(entry.outcome, logging.INFO)
         if self._access or (level > logging.INFO and self._logger.isEnabledFor(level)):
-            self._write(level, _Line.of(self._logger.name, level, exchange, entry))
+            self._write(level, _line(self._logger.name, level, exchange, entry))
 
     def crash(self, exchange: Exchange, error: BaseException) -> None:
         """Write the traceback of a fault of ours, under the request's id."""
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         self._logger.error("%s %s", exchange.id, "".join(lines))
 
-    def _write(self, level: int, line: "_Line") -> None:
+    def _write(self, level: int, line: dict[str, object]) -> None:
         # Past the level of the logger: whether requests are written is a setting of its own.
         text = msgspec.json.encode(line).decode()
         name = self._logger.name
@@ -42,56 +42,27 @@ class Log:
         self._logger.handle(record)
 
 
-class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an access line tells; durations in milliseconds."""
-
-    at: str
-    level: str
-    logger: str
-    id: str
-    method: str
-    path: str
-    action: str
-    status: int
-    outcome: str
-    ms: float
-    error: str | None = None
-    trace: str | None = None
-    span: str | None = None
-    principal: str | None = None
-    key: str | None = None
-    client: str | None = None
-    dialect: str | None = None
-    stream: bool = False
-    deployment: str | None = None
-    replica: str | None = None
-    attempts: int = 0
-    model: str | None = None
-    version: int | None = None
-    digest: str | None = None
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    first_token_ms: float | None = None
-
-    @staticmethod
-    def of(logger: str, level: int, exchange: Exchange, entry: Entry) -> "_Line":
-        return _Line(
-            at=_time(entry.at),
-            level=logging.getLevelName(level).lower(),
-            logger=logger,
-            method=exchange.method[:20],
-            path=exchange.path[:200],
-            ms=entry.total_ms,
-            **{name: getattr(entry, name) for name in _COPIED},
-        )
+_TOLD = ("error", "trace", "span", "principal", "key", "client", "dialect", "stream", "deployment",
+         "replica", "attempts", "model", "version", "digest", "tokens_in", "tokens_out",
+         "tokens_cached", "first_token_ms")  # fmt: skip
+"""What a line tells of a record where there is something to tell; durations in milliseconds."""
 
 
-_COPIED = tuple(
-    field
-    for field in _Line.__struct_fields__
-    if field not in ("at", "level", "logger", "method", "path", "ms")
-)
+def _line(logger: str, level: int, exchange: Exchange, entry: Entry) -> dict[str, object]:
+    told = ((name, getattr(entry, name)) for name in _TOLD)
+    return {
+        "at": _time(entry.at),
+        "level": logging.getLevelName(level).lower(),
+        "logger": logger,
+        "id": entry.id,
+        "method": exchange.method[:20],
+        "path": exchange.path[:200],
+        "action": entry.action,
+        "status": entry.status,
+        "outcome": entry.outcome,
+        "ms": entry.total_ms,
+        **{name: value for name, value in told if value},
+    }
 
 
 class _Once(logging.Filter):

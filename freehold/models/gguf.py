@@ -6,6 +6,7 @@ held against what is left of the file before anything is allocated. Whatever is 
 """
 
 import hashlib
+import math
 import os
 import struct
 from collections.abc import Iterable
@@ -114,10 +115,7 @@ class Tensor(msgspec.Struct, frozen=True):
     @property
     def elements(self) -> int:
         """How many numbers it holds."""
-        product = 1
-        for size in self.shape:
-            product *= size
-        return product
+        return math.prod(self.shape)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ shape and place), and the data. Every byte of the data belongs to exactly one te
 without a gap: nothing can hide between, behind or before them. Reads the header only.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -62,10 +63,7 @@ class Tensor(msgspec.Struct, frozen=True):
     @property
     def elements(self) -> int:
         """How many numbers it holds."""
-        product = 1
-        for size in self.shape:
-            product *= size
-        return product
+        return math.prod(self.shape)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
