@@ -3,6 +3,7 @@ minus the cosine between a text's embeddings. Either is a list of numbers a text
 """
 
 import mmap
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Predictions:
         if not self._path.exists() or self._path.stat().st_size != size:
             partial = self._path.with_suffix(".partial")
             with partial.open("w+b") as file:
-                file.truncate(size)
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error, no signal
                 with mmap.mmap(file.fileno(), size) as target:
                     remember(readers, self.texts, ggml.addressable(target))
             partial.replace(self._path)
