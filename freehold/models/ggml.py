@@ -21,7 +21,7 @@ from freehold.models.gguf import TENSOR_TYPES
 TYPE_NUMBERS = MappingProxyType({name: number for number, (name, _, _) in TENSOR_TYPES.items()})
 MUL_MAT, GET_ROWS = 29, 40
 """Operations, by ggml's numbers."""
-ROWS_AT_ONCE = 4 * 1024 * 1024
+ROWS_AT_ONCE = 1024 * 1024
 """Elements that are held as 32-bit floats at once and thread."""
 
 EvalCallback = c.CFUNCTYPE(c.c_bool, c.c_void_p, c.c_bool, c.c_void_p)
@@ -173,6 +173,8 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("ggml_add", _TENSOR, (P, _TENSOR, _TENSOR)),
     ("ggml_sum_rows", _TENSOR, (P, _TENSOR)),
     ("ggml_argmax", _TENSOR, (P, _TENSOR)),
+    ("ggml_abs", _TENSOR, (P, _TENSOR)),
+    ("ggml_pool_1d", _TENSOR, (P, _TENSOR, I, I, I, I)),
     ("ggml_cast", _TENSOR, (P, _TENSOR, I)),
     ("ggml_cont", _TENSOR, (P, _TENSOR)),
     ("ggml_transpose", _TENSOR, (P, _TENSOR)),

@@ -110,12 +110,13 @@ class Context:
             )
         self._batch: Batch = self._library.llama_batch_init(length, 0, 1)
 
-    def run(self, tokens: Sequence[int], first: int = 0) -> int:
+    def run(self, tokens: Sequence[int], first: int = 0, every: int = 1) -> int:
         """Put a whole text through; return the address of its scores from ``first`` on.
 
-        They are rows of as many floats as there are tokens in the vocabulary.
+        They are rows of as many floats as there are tokens in the vocabulary, of ``every`` so
+        manyth position.
         """
-        self._fill(tokens, first)
+        self._fill(tokens, first, every)
         self._library.llama_memory_clear(self._library.llama_get_memory(self.handle), False)
         if code := self._library.llama_decode(self.handle, self._batch):
             raise Unavailable("unavailable.decode", f"llama.cpp cannot run the model ({code})")
@@ -143,7 +144,7 @@ class Context:
         self._library.llama_batch_free(self._batch)
         self._library.llama_free(self.handle)
 
-    def _fill(self, tokens: Sequence[int], first: int) -> None:
+    def _fill(self, tokens: Sequence[int], first: int, every: int = 1) -> None:
         batch = self._batch
         batch.n_tokens = len(tokens)
         for index, token in enumerate(tokens):
@@ -151,7 +152,7 @@ class Context:
             batch.pos[index] = index
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = 0
-            batch.logits[index] = index >= first
+            batch.logits[index] = index >= first and (index - first) % every == 0
 
 
 class Readers:

@@ -15,8 +15,9 @@ import msgspec
 
 from freehold.models import ggml
 
-ROWS = 32
-"""Positions at once: seven matrices of as many rows and the vocabulary's width are held."""
+AT_ONCE = 600_000
+"""Scores at once: seven matrices of as many are held. More leave the processor's cache, which
+costs three times the work (measured)."""
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +34,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
 def keep(scores: int, rows: int, width: int, target: int) -> None:
     """Write log-probabilities of ``rows`` positions, whose scores lie at an address, as F16."""
-    for first in range(0, rows, ROWS):
-        count = min(ROWS, rows - first)
+    step = max(1, AT_ONCE // width)
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
         with ggml.graph(3 * count * width * 4 + count * 64) as g:
             x = g.tensor("F32", width, count, scores + first * width * 4)
             p, top = g.soft_max(x), g.argmax(x)
@@ -54,9 +56,9 @@ def compare(scores: int, kept: int, rows: int, width: int, following: Sequence[i
 
     ``following`` are the tokens that came after each position, one fewer than rows.
     """
-    found = Scores()
-    for first in range(0, rows, ROWS):
-        count = min(ROWS, rows - first)
+    found, step = Scores(), max(1, AT_ONCE // width)
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
         with ggml.graph(7 * count * width * 4 + count * 64) as g:
             x = g.tensor("F32", width, count, scores + first * width * 4)
             r = g.cast(g.tensor("F16", width, count, kept + first * width * 2), 0)

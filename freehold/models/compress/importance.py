@@ -1,7 +1,11 @@
 """How much each column of a matrix matters: the mean square of what it is multiplied with.
 
-The reference reads the calibration text; at each multiplication with a weight ggml sums the
-squares of the other side. Weights that share an input share the sums. In children only.
+The model reads the calibration text; at each multiplication with a weight ggml sums the squares
+of the other side. Weights that share an input share the sums. In children only.
+
+Engines round that other side too, to eight bits of the largest value in a block. Where a few inputs
+are huge, what shares a block with them is lost, whatever the weights are: so the mean square of the
+largest value of each block is kept as well.
 """
 
 import ctypes as c
@@ -14,6 +18,10 @@ from freehold.models.ggml import GET_ROWS, MUL_MAT, TensorStruct
 from freehold.models.llama import Context, Model, Readers
 
 Progress = Callable[[int], None]
+BLOCK = 32
+"""Columns of a block: inputs of most types are rounded by 32s, those of K types by 256s."""
+SCORED = 4
+"""One of so many positions is scored: the matrix of scores is large, and one input of few."""
 
 
 class Watcher:
@@ -21,6 +29,7 @@ class Watcher:
 
     def __init__(self, wanted: Mapping[str, int]) -> None:
         self.sums: dict[str, Any] = {}
+        self.peaks: dict[str, Any] = {}
         self.counts: dict[str, int] = {}
         self.shares: dict[str, str] = {}
         self.addresses: dict[str, set[int]] = {}
@@ -55,12 +64,18 @@ class Watcher:
         if x.type or x.nb[1] != cols * 4 or cols != self._wanted[name]:
             return  # not plain floats: its weights go without
         sums = self.sums.setdefault(name, (c.c_float * cols)())
-        with ggml.graph(3 * cols * rows * 4 + 16 * cols) as g:
-            squares = g.sqr(g.tensor("F32", cols, rows, x.data))
-            total = g.sum_rows(g.cont(g.transpose(squares)))
-            result = g.add(g.tensor("F32", 1, cols, c.addressof(sums)), total)
-            g.run(result)
-            c.memmove(sums, result.contents.data, cols * 4)
+        blocks = cols // BLOCK
+        peaks = self.peaks.setdefault(name, (c.c_float * blocks)())
+        with ggml.graph(5 * cols * rows * 4 + 32 * cols) as g:
+            values = g.tensor("F32", cols, rows, x.data)
+            largest = g.pool_1d(g.abs(values), 0, BLOCK, BLOCK, 0)
+            results = []
+            for found, count, into in ((values, cols, sums), (largest, blocks, peaks)):
+                total = g.sum_rows(g.cont(g.transpose(g.sqr(found))))
+                results.append(g.add(g.tensor("F32", 1, count, c.addressof(into)), total))
+            g.run(*results)
+            c.memmove(sums, results[0].contents.data, cols * 4)
+            c.memmove(peaks, results[1].contents.data, blocks * 4)
         self.counts[name] = self.counts.get(name, 0) + rows
 
 
@@ -72,8 +87,9 @@ def collect(
     progress: Progress,
     *,
     embeds: bool = False,
-) -> dict[str, Any]:
-    """Return the importance of the columns of ``wanted`` (name to columns) over these texts."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the importance of the columns of ``wanted`` (name to columns) over these texts, and
+    the mean square of the largest input of each block of them."""
     count = min(threads, len(texts))
     watchers = [Watcher(wanted) for _ in range(count)]
     length = max(map(len, texts))
@@ -87,20 +103,23 @@ def collect(
         if embeds:
             context.embed(text)
         else:
-            context.run(text)
+            context.run(text, every=SCORED)
         progress(next(done))
 
     try:
         readers.each(read, texts)
     finally:
         readers.close()
-    found = {}
+    found, peaks = {}, {}
     for name, leader in watchers[0].shares.items():
         parts = [w for w in watchers if w.counts.get(leader)]
         if parts:
             sums = zip(*(part.sums[leader] for part in parts), strict=True)
-            found[name] = _mean(map(sum, sums), sum(part.counts[leader] for part in parts))
-    return found
+            number = sum(part.counts[leader] for part in parts)
+            found[name] = _mean(map(sum, sums), number)
+            largest = zip(*(part.peaks[leader] for part in parts), strict=True)
+            peaks[name] = _mean(map(sum, largest), number)
+    return found, peaks
 
 
 def places(

@@ -15,10 +15,17 @@ SMALL = 4096
 """Elements up to which a tensor is not worth a type of its own."""
 BANDS = 6
 """Groups of layers whose tensors of one role are judged together."""
-PROBE = "IQ4_NL"
-"""What a group is made into to see how much its errors matter."""
+PROBE = "Q4_0"
+"""What a group is made into to see how much its errors matter: quickly made, and coarse enough."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
+
+
+def inputs(kind: str) -> int:
+    """Return among how many inputs an engine rounds to eight bits of the largest; 0: not at all."""
+    if kind in ("F32", "F16", "BF16"):
+        return 0
+    return 256 if kind.endswith("_K") or (kind.startswith("IQ") and kind != "IQ4_NL") else 32
 
 
 def is_matrix(tensor: Tensor) -> bool:
@@ -55,6 +62,12 @@ def _group(name: str, layers: int) -> str:
     layer, role = int(match[1]), match[2]
     band = min(BANDS - 1, layer * BANDS // max(1, layers))
     return f"{role} {band + 1}/{BANDS}"
+
+
+def shuffled(items: Sequence[int]) -> list[int]:
+    """Return the items in an order of which every beginning is spread over all of them."""
+    golden = 0.6180339887
+    return [items[at] for at in sorted(range(len(items)), key=lambda at: at * golden % 1)]
 
 
 def spread(count: int, wanted: int) -> Sequence[int]:

@@ -73,6 +73,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     line: tuple[Point, ...]
     seconds: dict[str, float] = {}
     cpu_seconds: float = 0.0
+    cpu: dict[str, float] = {}
     peak_memory: int = 0
 
 

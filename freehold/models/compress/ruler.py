@@ -3,6 +3,7 @@ minus the cosine between a text's embeddings. Either is a list of numbers a text
 """
 
 import mmap
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,21 +23,31 @@ class Predictions:
     def __init__(self, texts: Texts, path: Path) -> None:
         self.texts, self._path = texts, path
         self._map: mmap.mmap | None = None
-        self._at = 0
+        self._at = self._width = 0
 
     def learn(self, readers: Readers) -> None:
         """Keep what a reference predicts, unless that was done before."""
-        size = sum(len(text) - FIRST for text in self.texts) * readers.model.tokens * 2
+        self._width = readers.model.tokens
+        size = sum(len(text) - FIRST for text in self.texts) * self._width * 2
         if not self._path.exists() or self._path.stat().st_size != size:
             partial = self._path.with_suffix(".partial")
             with partial.open("w+b") as file:
-                file.truncate(size)
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error, no signal
                 with mmap.mmap(file.fileno(), size) as target:
                     remember(readers, self.texts, ggml.addressable(target))
             partial.replace(self._path)
         with self._path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
         self._at = ggml.addressable(self._map)
+
+    def part(self, first: int, last: int) -> "Predictions":
+        """Return a ruler of some of the texts, with the same predictions; after ``learn`` only."""
+        found = Predictions(self.texts[first:last], self._path)
+        found._map = self._map
+        before = sum(len(text) - FIRST for text in self.texts[:first])
+        found._width = self._width
+        found._at = self._at + before * self._width * 2
+        return found
 
     def score(self, readers: Readers) -> list[Scores]:
         """Return a model's scores, text by text."""

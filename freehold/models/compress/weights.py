@@ -2,7 +2,7 @@
 
 import ctypes as c
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from freehold.models.gguf_write import metadata_bytes, retyped, write
 FULL = frozenset({"F32", "F16", "BF16"})
 """Types that nothing was taken away from."""
 KEPT = frozenset({"F64", "I8", "I16", "I32", "I64"})
+PIECES = 8
+"""Pieces of a tensor, at least."""
 
 Importance = Mapping[str, Any]
 """Tensor name to a ctypes array: for each column the mean square of what it is multiplied with."""
@@ -66,8 +68,8 @@ class Weights:
             ggml.from_floats(kind, floats, ggml.addressable(made), rows, cols, weights)
             return made
 
-        for at in range(0, len(pieces), threads.count):
-            yield from threads.each(make, pieces[at : at + threads.count])
+        for at in range(0, len(pieces), PIECES):
+            yield from threads.each(make, pieces[at : at + PIECES])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -91,8 +93,12 @@ def rows_of(tensor: Tensor) -> int:
 
 
 def pieces_of(tensor: Tensor) -> list[tuple[int, int]]:
-    """Return (first row, rows) of pieces that are small enough to hold as floats."""
-    rows, step = rows_of(tensor), max(1, ggml.ROWS_AT_ONCE // tensor.shape[0])
+    """Return (first row, rows) of pieces that are small enough to hold as floats.
+
+    There are several even of a small tensor, so that no thread waits long for another.
+    """
+    rows = rows_of(tensor)
+    step = max(1, min(ggml.ROWS_AT_ONCE // tensor.shape[0], -(-rows // PIECES)))
     return [(first, min(step, rows - first)) for first in range(0, rows, step)]
 
 
@@ -110,10 +116,21 @@ def full_type(tensor: Tensor) -> str:
 
 def dequantise(source: Path, target: Path, threads: ggml.Threads, progress: Any) -> None:
     """Write a file with every quantised tensor as 16-bit floats: the reference to compare with."""
+    rewrite(source, target, full_type, threads, progress)
+
+
+def rewrite(
+    source: Path,
+    target: Path,
+    kind: Callable[[Tensor], str],
+    threads: ggml.Threads,
+    progress: Any,
+) -> None:
+    """Write a file anew with each tensor as the type that ``kind`` says."""
     with opened(source) as weights:
         entries = metadata_bytes(source, weights.header)
         entries.pop("general.file_type", None)
-        wanted = [retyped(tensor, full_type(tensor)) for tensor in weights.header.tensors]
+        wanted = [retyped(tensor, kind(tensor)) for tensor in weights.header.tensors]
         written: list[int] = []
 
         def data(tensor: Tensor) -> Iterator[bytes | bytearray | memoryview]:

@@ -5,6 +5,7 @@ Each stage keeps its result; what was killed goes on after the last one that was
 
 import base64
 import ctypes as c
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from freehold.models.compress import kinds, search
 from freehold.models.compress.divergence import Scores
 from freehold.models.compress.importance import collect
 from freehold.models.compress.order import Checkpoints, Order
-from freehold.models.compress.patient import FIRST, Patient, coarse
+from freehold.models.compress.patient import FIRST, INPUTS, Patient, coarse, rounding
 from freehold.models.compress.ruler import Embeddings, Predictions
 from freehold.models.compress.search import Choice, Option
 from freehold.models.compress.weights import (
@@ -24,6 +25,7 @@ from freehold.models.compress.weights import (
     Weights,
     dequantise,
     is_full,
+    rewrite,
     rows_of,
 )
 from freehold.models.gguf import Tensor, read_header
@@ -35,9 +37,16 @@ LENGTH = 256
 LEARNED = 16
 """Texts that importance is measured on."""
 PROBED = 2
-"""Texts that a group is judged by; one for large models, where it takes most of the time."""
+"""Texts that a group is judged by; half of each for large models, where it takes most of the
+time."""
 LARGE = 300_000_000
 """Parameters from which on a model is large."""
+FEW = 6
+"""Texts that are enough to say that a file loses far too much, or far less than it might."""
+STAND_IN = "Q8_0"
+"""What the model is measured as: next to lossless, and the type that runs fastest here."""
+TOGETHER = 32
+"""Tensors whose errors are kept at once."""
 SAMPLED = 48
 """Rows of a tensor that its errors are measured on."""
 TIED = 0.02
@@ -56,6 +65,8 @@ class Work:
         self.kept = Checkpoints(self.scratch)
         self.threads = ggml.Threads(order.threads)
         self.seconds: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+        self._cpu = time.process_time()
         self.source = Path(order.source)
         self.header = read_header(self.source)
         self.dequantised = not is_full(self.header)
@@ -108,6 +119,18 @@ class Work:
         write(path, entries, wanted, data)
         return path
 
+    def stand_in(self, weights: Weights) -> Weights:
+        """Return the model in eight bits: what is learned about it is learned from that."""
+        path = self.scratch / "stand-in.gguf"
+        if not path.exists():
+            total = sum(tensor.elements for tensor in weights.header.tensors)
+            rewrite(
+                weights.path, path,
+                lambda t: STAND_IN if kinds.is_matrix(t) else t.type, self.threads,
+                lambda done: self.progress("stand-in", min(1.0, done / total)),
+            )  # fmt: skip
+        return Weights(path)
+
     # What to learn from
 
     def texts(self, model: Model) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
@@ -117,14 +140,16 @@ class Work:
         if not learn or not judge:
             raise Invalid("invalid.calibration", "the calibration text has too few tokens")
         large = sum(tensor.elements for tensor in self.header.tensors) > LARGE
-        probed = 24 if self.order.encoder else 1 if large else PROBED
-        picked = [learn[i] for i in kinds.spread(len(learn), probed)]
+        probed = 24 if self.order.encoder else PROBED
+        cut = FIRST + (LENGTH - FIRST) // 2 if large else LENGTH
+        picked = [learn[i][:cut] for i in kinds.spread(len(learn), probed)]
         learned = LEARNED if not self.order.encoder else 200
         most = self.order.thorough if not self.order.encoder else 400
         return (
             [learn[i] for i in kinds.spread(len(learn), learned)],
             picked,
-            [judge[i] for i in kinds.spread(len(judge), most)],
+            # The first few of them are spread over all, too.
+            [judge[i] for i in kinds.shuffled(kinds.spread(len(judge), most))],
         )
 
     def ruler(self, texts: list[list[int]], name: str) -> Ruler:
@@ -133,19 +158,26 @@ class Work:
             return Embeddings(texts)
         return Predictions(texts, self.scratch / f"{name}.logp")
 
-    def importance(self, model: Model, weights: Weights, texts: Any) -> dict[str, Any]:
-        """Return the importance of columns, kept over a kill."""
+    def importance(
+        self, model: Model, weights: Weights, texts: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the importance of columns and the largest inputs of blocks, kept over a kill."""
         matrices = {t.name: t.shape[0] for t in self.matrices(weights)}
-        found = self.kept.find("importance", dict[str, str])
-        if found is None:
+        importance = self.kept.find("importance", dict[str, str])
+        peaks = self.kept.find("peaks", dict[str, str])
+        if importance is None or peaks is None:
             measured = collect(
                 model, matrices, texts, self.threads.count,
                 lambda n: self.progress("importance", n / len(texts)),
                 embeds=self.order.encoder,
             )  # fmt: skip
-            found = {k: base64.b64encode(bytes(v)).decode() for k, v in measured.items()}
-            self.kept.keep("importance", found)
-        return {k: _floats(base64.b64decode(v)) for k, v in found.items()}
+            importance, peaks = (
+                {k: base64.b64encode(bytes(v)).decode() for k, v in each.items()}
+                for each in measured
+            )
+            self.kept.keep("peaks", peaks)
+            self.kept.keep("importance", importance)
+        return _arrays(importance), _arrays(peaks)
 
     def matrices(self, weights: Weights) -> list[Tensor]:
         """Return the tensors that may be quantised."""
@@ -153,20 +185,30 @@ class Work:
 
     # What each choice costs
 
-    def errors(self, weights: Weights, importance: dict[str, Any]) -> dict[str, dict[str, float]]:
-        """Return the weighted square error of every tensor as every type, from a sample of rows."""
+    def errors(
+        self, weights: Weights, importance: dict[str, Any], peaks: dict[str, Any]
+    ) -> dict[str, dict[str, float]]:
+        """Return the weighted square error of every tensor as every type, from a sample of rows.
+
+        With them, under ``INPUTS``, the square error that rounding the inputs makes.
+        """
         found = self.kept.find("errors", dict[str, dict[str, float]]) or {}
         tensors = self.matrices(weights)
-        for number, tensor in enumerate(tensors):
-            if tensor.name not in found:
-                found[tensor.name] = self._errors(weights, tensor, importance.get(tensor.name))
-                if number % 32 == 31:
-                    self.kept.keep("errors", found)
-            self.progress("errors", (number + 1) / len(tensors))
-        self.kept.keep("errors", found)
+        for at in range(0, len(tensors), TOGETHER):
+            wanted = [t for t in tensors[at : at + TOGETHER] if t.name not in found]
+            measured = self.threads.each(
+                lambda t: self._errors(weights, t, importance.get(t.name), peaks.get(t.name)),
+                wanted,
+            )
+            if wanted:
+                found |= {t.name: e for t, e in zip(wanted, measured, strict=True)}
+                self.kept.keep("errors", found)
+            self.progress("errors", min(1.0, (at + TOGETHER) / len(tensors)))
         return found
 
-    def _errors(self, weights: Weights, tensor: Tensor, columns: Any) -> dict[str, float]:
+    def _errors(
+        self, weights: Weights, tensor: Tensor, columns: Any, peaks: Any
+    ) -> dict[str, float]:
         cols, total = tensor.shape[0], rows_of(tensor)
         rows = kinds.spread(total, max(SAMPLED, 65536 // cols))
         floats = (c.c_float * (len(rows) * cols))()
@@ -175,10 +217,11 @@ class Work:
             c.memmove(c.addressof(floats) + number * cols * 4, one, cols * 4)
         wanted = {*kinds.candidates(tensor, tiny=self.order.tiny), kinds.PROBE, *self._own(tensor)}
         allowed = [k for k in sorted(wanted) if columns is not None or not _needs_importance(k)]
-        measured = self.threads.each(
-            lambda kind: coarse(floats, kind, len(rows), cols, columns)[1], allowed
-        )
-        return {k: e * total / len(rows) for k, e in zip(allowed, measured, strict=True)}
+        share = len(rows) / total
+        found = {k: coarse(floats, k, len(rows), cols, columns)[1] / share for k in allowed}
+        if peaks is not None:
+            found |= {k: e / share for k, e in rounding(floats, len(rows), cols, peaks).items()}
+        return found
 
     def _own(self, tensor: Tensor) -> tuple[str, ...]:
         """Return the type that a tensor has in the source, where quantised."""
@@ -192,16 +235,18 @@ class Work:
         importance: dict[str, Any],
         errors: Mapping[str, Mapping[str, float]],
     ) -> dict[str, float]:
-        """Return the loss a unit of error makes, by group: each is made coarse and judged."""
+        """Return the loss a unit of error makes, by group: each is made coarse and judged.
+
+        ``ruler`` knows what the patient predicts when nothing is coarse.
+        """
         layers = 1 + max((_layer(t.name) for t in patient.weights.header.tensors), default=0)
         found = self.kept.find("sensitivity", dict[str, float]) or {}
-        base = self._loss(patient, ruler)
         grouped = kinds.groups(self.matrices(patient.weights), layers)
         for number, (group, tensors) in enumerate(grouped.items()):
             names = [t.name for t in tensors if patient.reachable(t.name)]
             if group not in found and names:
                 patient.coarsen(dict.fromkeys(names, kinds.PROBE), importance)
-                loss = max(self._loss(patient, ruler) - base, 1e-9)
+                loss = max(mean(ruler.score(patient.readers)), 1e-9)
                 patient.restore(names)
                 error = sum(errors[name][kinds.PROBE] for name in names)
                 found[group] = loss / max(error, 1e-30)
@@ -220,9 +265,6 @@ class Work:
             for tensor in tensors
         }
 
-    def _loss(self, patient: Patient, ruler: Ruler) -> float:
-        return mean(ruler.score(patient.readers))
-
     # What to choose
 
     def options(
@@ -230,23 +272,41 @@ class Work:
         weights: Weights,
         errors: Mapping[str, Mapping[str, float]],
         sensitivity: Mapping[str, float],
+        floor: float,
     ) -> dict[str, list[Option]]:
-        """Return what every matrix may become, with its bytes and loss."""
+        """Return what every matrix may become, with its bytes and loss.
+
+        ``floor`` is what was lost when every matrix was ``STAND_IN``: what rounded inputs lose is
+        foreseen tensor by tensor, and corrected so that all of it adds up to that.
+        """
+        matrices = [t for t in self.matrices(weights) if t.name in sensitivity]
+
+        def lost(tensor: Tensor, *errors_of: str) -> float:
+            known = errors[tensor.name]
+            return sum(known.get(each, 0.0) for each in errors_of) * sensitivity[tensor.name]
+
+        everything = sum(lost(t, STAND_IN, INPUTS[32]) for t in matrices)
+        share = min(1.0, floor / everything) if everything else 0.0
+
+        def inputs(tensor: Tensor, kind: str) -> float:
+            width = kinds.inputs(kind)
+            return share * lost(tensor, INPUTS[width]) if width else 0.0
+
         found = {}
-        for tensor in self.matrices(weights):
-            if tensor.name not in sensitivity:
-                continue
-            own = "F16" if tensor.type == "F32" else tensor.type
-            choices = [Option(own, retyped(tensor, own).bytes, 0.0)]
+        for tensor in matrices:
+            full = "F16" if tensor.type == "F32" else tensor.type
+            choices = [Option(full, retyped(tensor, full).bytes, 0.0)]
             for kind in kinds.candidates(tensor, tiny=self.order.tiny):
                 if kind in errors[tensor.name]:
-                    loss = errors[tensor.name][kind] * sensitivity[tensor.name]
+                    loss = lost(tensor, kind) + inputs(tensor, kind)
                     choices.append(Option(kind, retyped(tensor, kind).bytes, loss))
             for kind in self._own(tensor):
-                # The source's own bytes are taken over as they are: nothing is lost.
+                # The source's own bytes are taken over as they are: nothing is lost by that, and
+                # nobody wants a larger file than the one there is.
                 choices = [o for o in choices if o.kind != kind]
                 if not self._is_merged(tensor, weights):
-                    choices.append(Option(kind, retyped(tensor, kind).bytes, 0.0))
+                    own = Option(kind, retyped(tensor, kind).bytes, inputs(tensor, kind))
+                    choices = [o for o in choices if o.bytes < own.bytes] + [own]
             found[tensor.name] = choices
         return found
 
@@ -286,14 +346,27 @@ class Work:
         write(path, entries, wanted, data)
         return path
 
-    def judge(self, path: Path, ruler: Ruler, stage: str, cache: str = "F16") -> list[Scores]:
-        """Load a file as an engine would and return its scores on the judging texts."""
+    def judge(
+        self,
+        path: Path,
+        ruler: Ruler,
+        stage: str,
+        cache: str = "F16",
+        enough: Callable[[Sequence[Scores]], bool] | None = None,
+    ) -> list[Scores]:
+        """Load a file as an engine would and return its scores on the judging texts.
+
+        Where the first few already say ``enough``, they are all that is returned.
+        """
         self.progress(stage, 0.0)
         model = Model(path)
         try:
             reading = self.readers(model, cache)
             try:
-                return ruler.score(reading)
+                if enough is None or isinstance(ruler, Embeddings):
+                    return ruler.score(reading)
+                few = ruler.part(0, FEW).score(reading)
+                return few if enough(few) else few + ruler.part(FEW, sys.maxsize).score(reading)
             finally:
                 reading.close()
         finally:
@@ -304,8 +377,11 @@ class Work:
         return readers(model, LENGTH, self.threads.count, cache=cache, embeds=self.order.encoder)
 
     def clock(self, stage: str, since: float) -> None:
-        """Note how long a stage took."""
+        """Note how long a stage took, and how much of all cores' time."""
+        now = time.process_time()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - since
+        self.cpu[stage] = self.cpu.get(stage, 0.0) + now - self._cpu
+        self._cpu = now
 
 
 def search_for(
@@ -360,5 +436,6 @@ def _needs_importance(kind: str) -> bool:
     return bool(ggml.library().ggml_quantize_requires_imatrix(number))
 
 
-def _floats(data: bytes) -> Any:
-    return (c.c_float * (len(data) // 4)).from_buffer_copy(data)
+def _arrays(kept: Mapping[str, str]) -> dict[str, Any]:
+    found = {name: base64.b64decode(text) for name, text in kept.items()}
+    return {k: (c.c_float * (len(v) // 4)).from_buffer_copy(v) for k, v in found.items()}

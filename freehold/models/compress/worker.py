@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,12 +23,14 @@ from freehold.models.compress.patient import Patient
 from freehold.models.compress.ruler import Embeddings, Predictions
 from freehold.models.compress.search import Choice, Option
 from freehold.models.compress.weights import Weights
-from freehold.models.compress.work import LENGTH, Work, mean, search_for
+from freehold.models.compress.work import LENGTH, Ruler, Work, mean, search_for
 from freehold.models.intervals import Interval, mean_interval
 from freehold.models.llama import Model
 
 TRIES = 3
 """Files that are built at most: each is nearer to what was asked for than the one before."""
+FAR = 0.5
+"""Share of the allowed loss below which a file is far from as small as it might be."""
 CACHES = ("Q8_0", "Q4_0")
 
 
@@ -50,34 +52,37 @@ def compress(order: Order, say: object) -> Measured:
     model = Model(reference)
     learn, probe, texts = work.texts(model)
     reading = work.readers(model)
-    ruler, prober = work.ruler(texts, "judge"), work.ruler(probe, "probe")
+    ruler, floor = work.ruler(texts, "judge"), work.ruler(probe, "floor")
     work.progress("reference", 0.5)
     ruler.learn(reading)
-    prober.learn(reading)
+    floor.learn(reading)
     reading.close()
+    model.close()
+    base = _merged(work, patched, floor) if tied else 0.0
     work.clock("reference", began)
 
     began = time.monotonic()
-    if tied:
-        model.close()
-        model = Model(patched.path)
-    importance = work.importance(model, patched, learn)
+    stand_in = work.stand_in(patched)
+    model = Model(stand_in.path)
+    importance, peaks = work.importance(model, patched, learn)
     model.close()
     work.clock("importance", began)
 
     began = time.monotonic()
-    errors = work.errors(patched, importance)
+    errors = work.errors(patched, importance, peaks)
     work.clock("errors", began)
 
     began = time.monotonic()
     names = [tensor.name for tensor in work.matrices(patched)]
-    patient = Patient(patched, work.threads, names, LENGTH, embeds=order.encoder)
-    base = mean(prober.score(patient.readers)) if tied else 0.0
+    patient = Patient(stand_in, work.threads, names, LENGTH, embeds=order.encoder)
+    lost = max(0.0, mean(floor.score(patient.readers)) - base)
+    prober = work.ruler(probe, "probe")
+    prober.learn(patient.readers)
     sensitivity = work.sensitivity(patient, prober, importance, errors)
     patient.close()
     work.clock("sensitivity", began)
 
-    options = work.options(patched, errors, sensitivity)
+    options = work.options(patched, errors, sensitivity, lost)
     rest = patched.header.data_offset + sum(
         tensor.bytes for tensor in patched.header.tensors if tensor.name not in options
     )
@@ -85,15 +90,27 @@ def compress(order: Order, say: object) -> Measured:
     caches = {} if order.encoder else _caches(work, ruler, scores)
     measured = _measured(work, ruler, scores, choice, options, tied, caches, rest)
     work.kept.keep("measured", measured)
-    for name in ("reference.gguf", "merged.gguf", "judge.logp", "probe.logp"):
+    for name in (
+        "reference.gguf", "merged.gguf", "stand-in.gguf", "judge.logp", "floor.logp", "probe.logp",
+    ):  # fmt: skip
         (work.scratch / name).unlink(missing_ok=True)
     return measured
+
+
+def _merged(work: Work, patched: Weights, ruler: Ruler) -> float:
+    """Return what is lost by storing two matrices as one: any file that comes of this does."""
+    model = Model(patched.path)
+    reading = work.readers(model)
+    found = mean(ruler.score(reading))
+    reading.close()
+    model.close()
+    return found
 
 
 def _approach(
     work: Work,
     patched: Weights,
-    ruler: object,
+    ruler: Ruler,
     options: dict[str, list[Option]],
     rest: int,
     base: float,
@@ -105,11 +122,20 @@ def _approach(
     """
     order, scale = work.order, 1.0
     built: list[tuple[Choice, list[Scores], float]] = []
+
+    def is_far_off(few: Sequence[Scores]) -> bool:
+        found = mean_interval([s.divergence for s in few])
+        return found.low > order.loss or found.high < FAR * order.loss
+
     for number in range(TRIES):
         choice = search_for(options, rest, order, scale, base)
         if any(choice.kinds == before.kinds for before, _, _ in built):
             break
-        scores = _build(work, patched, ruler, choice, importance, f"judge {number + 1}")
+        again = order.target is None and number + 1 < TRIES
+        scores = _build(
+            work, patched, ruler, choice, importance, f"judge {number + 1}",
+            is_far_off if again else None,
+        )  # fmt: skip
         upper = mean_interval([s.divergence for s in scores]).high
         built.append((choice, scores, upper))
         if order.target is not None or choice.loss <= 0 or 0.8 * order.loss <= upper <= order.loss:
@@ -118,35 +144,36 @@ def _approach(
         if upper > order.loss:
             scale *= 1.05 + 0.1 * number
     within = [each for each in built if each[2] <= order.loss]
-    best = min(within, key=lambda each: each[0].bytes) if within else built[-1]
-    if best is not built[-1]:
-        work.build(patched, best[0], importance)
-    return best[0], best[1]
+    choice, scores, _ = min(within, key=lambda each: each[0].bytes) if within else built[-1]
+    if choice is not built[-1][0] or len(scores) < len(ruler.texts):
+        scores = _build(work, patched, ruler, choice, importance, "judge")
+    return choice, scores
 
 
 def _build(
     work: Work,
     patched: Weights,
-    ruler: object,
+    ruler: Ruler,
     choice: Choice,
     importance: dict[str, object],
     stage: str,
+    enough: Callable[[Sequence[Scores]], bool] | None = None,
 ) -> list[Scores]:
     began = time.monotonic()
     path = work.build(patched, choice, importance)
     work.clock("build", began)
     began = time.monotonic()
-    scores = work.judge(path, ruler, stage)  # type: ignore[arg-type]
+    scores = work.judge(path, ruler, stage, enough=enough)
     work.clock("judge", began)
     return scores
 
 
-def _caches(work: Work, ruler: object, plain: Sequence[Scores]) -> dict[str, Interval]:
+def _caches(work: Work, ruler: Ruler, plain: Sequence[Scores]) -> dict[str, Interval]:
     """Return the loss with a coarser key-value cache, where the model can use one."""
+    began = time.monotonic()
     found = {"F16": mean_interval([s.divergence for s in plain])}
-    whole: Predictions = ruler  # type: ignore[assignment]
-    few = Predictions(whole.texts[:4], work.scratch / "judge.logp")
-    few._map, few._at = whole._map, whole._at  # noqa: SLF001  # the same predictions, the first
+    assert isinstance(ruler, Predictions)
+    few = ruler.part(0, 4)
     for cache in CACHES:
         with contextlib.suppress(Unavailable):
             scores = work.judge(work.scratch / "compressed.gguf", few, f"cache {cache}", cache)
@@ -155,12 +182,13 @@ def _caches(work: Work, ruler: object, plain: Sequence[Scores]) -> dict[str, Int
                 for one, other in zip(scores, plain, strict=False)
             ]
             found[cache] = mean_interval(extra)
+    work.clock("caches", began)
     return found
 
 
 def _measured(
     work: Work,
-    ruler: object,
+    ruler: Ruler,
     scores: list[Scores],
     choice: Choice,
     options: dict[str, list[Option]],
@@ -203,6 +231,7 @@ def _measured(
         tensors=rows,
         line=tuple(line[:: max(1, len(line) // 120)]),
         seconds={stage: round(value, 2) for stage, value in work.seconds.items()},
+        cpu={stage: round(value, 2) for stage, value in work.cpu.items()},
         cpu_seconds=round(usage.ru_utime + usage.ru_stime, 1),
         peak_memory=usage.ru_maxrss * 1024,
         **told,

@@ -11,8 +11,8 @@ from freehold.errors import Unavailable
 from freehold.models import ggml
 from freehold.models.compress import divergence
 from freehold.models.compress.importance import collect
-from freehold.models.compress.patient import Patient, coarse, judge, remember
-from freehold.models.compress.weights import Weights, dequantise, is_full
+from freehold.models.compress.patient import INPUTS, Patient, coarse, judge, remember, rounding
+from freehold.models.compress.weights import Weights, dequantise, is_full, rewrite
 from freehold.models.gguf import read_header
 from freehold.models.llama import Model, readers
 from tests.make_model import model
@@ -91,20 +91,71 @@ def test_importance_is_the_mean_square_of_what_comes_in(tiny: Path) -> None:
     loaded = Model(tiny)
     text = [*range(300, 340)]
     wanted = {"blk.0.attn_q.weight": 64, "blk.0.attn_k.weight": 64, "blk.1.ffn_down.weight": 256}
-    found = collect(loaded, wanted, [text, text[::-1]], 2, lambda _: None)
+    found, peaks = collect(loaded, wanted, [text, text[::-1]], 2, lambda _: None)
     loaded.close()
-    assert set(found) == set(wanted)
+    assert set(found) == set(peaks) == set(wanted)
     # The first layer's input is the embedding, its mean square made one by the norm.
     weights = Weights(tiny)
     embedding = weights.tensors["token_embd.weight"]
-    squares = [0.0] * 64
+    squares, largest = [0.0] * 64, [0.0, 0.0]
     for token in text:
         row = list(weights.floats(embedding, token, 1))
         scale = sum(x * x for x in row) / 64 + 1e-5
         for column, x in enumerate(row):
             squares[column] += x * x / scale / len(text)
+        for block in (0, 1):
+            most = max(x * x for x in row[block * 32 : block * 32 + 32])
+            largest[block] += most / scale / len(text)
     for name in ("blk.0.attn_q.weight", "blk.0.attn_k.weight"):
         assert list(found[name]) == pytest.approx(squares, rel=2e-3)
+        assert list(peaks[name]) == pytest.approx(largest, rel=2e-3)
+
+
+def test_what_rounding_of_inputs_costs_is_foreseen() -> None:
+    rows, cols, count = 16, 256, 50
+    matrix, inputs = normal(rows * cols, 4), normal(count * cols, 5)
+    for at in range(0, count * cols, cols):
+        inputs[at + 40] *= 30  # what shares a block with a huge input is lost
+    data = bytearray(count * ggml.row_bytes("Q8_0", cols))
+    ggml.from_floats("Q8_0", inputs, ggml.addressable(data), count, cols)
+    rounded = (c.c_float * (count * cols))()
+    ggml.to_floats("Q8_0", ggml.addressable(data), count * cols, rounded)
+    peaks = [
+        sum(max(x * x for x in inputs[at + b : at + b + 32]) for at in range(0, count * cols, cols))
+        / count
+        for b in range(0, cols, 32)
+    ]
+    truth = 0.0
+    for row in range(rows):
+        w = matrix[row * cols : (row + 1) * cols]
+        for at in range(0, count * cols, cols):
+            gap = sum(w[n] * (inputs[at + n] - rounded[at + n]) for n in range(cols))
+            truth += gap * gap / count
+    found = rounding(matrix, rows, cols, peaks)
+    assert found[INPUTS[32]] == pytest.approx(truth, rel=0.25)
+    # Where 256 inputs are rounded together, all of them suffer from one.
+    assert found[INPUTS[256]] > 4 * found[INPUTS[32]]
+    assert set(rounding(matrix, 2 * rows, cols // 2, peaks)) == {INPUTS[32]}
+
+
+def test_eight_bits_stand_in_for_a_model(tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "stand-in.gguf"
+    rewrite(
+        tiny, target, lambda t: "Q8_0" if len(t.shape) > 1 else t.type, ggml.Threads(2),
+        lambda _: None,
+    )  # fmt: skip
+    weights = Weights(target)
+    name = "blk.1.ffn_down.weight"
+    patient = Patient(weights, ggml.Threads(2), [name], 64)
+    text = [*range(260, 320)]
+    kept = (c.c_uint16 * (28 * patient.model.tokens))()
+    remember(patient.readers, [text], c.addressof(kept))
+    patient.coarsen({name: "Q4_0"}, {})
+    hurt = sum(judge(patient.readers, [text], c.addressof(kept))[0].divergence)
+    patient.restore([name])
+    healed = sum(judge(patient.readers, [text], c.addressof(kept))[0].divergence)
+    patient.close()
+    assert hurt > 100 * healed
 
 
 def test_a_patient_is_hurt_and_healed(tiny: Path, tmp_path: Path) -> None:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from freehold.models.compress.kinds import BANDS, candidates, groups, is_matrix, spread
+from freehold.models.compress.kinds import (
+    BANDS,
+    candidates,
+    groups,
+    inputs,
+    is_matrix,
+    shuffled,
+    spread,
+)
 from freehold.models.gguf import TENSOR_TYPES, Tensor
 
 SIZES = {name: (block, size) for name, block, size in TENSOR_TYPES.values()}
@@ -59,3 +67,17 @@ def test_a_sample_is_spread_evenly() -> None:
     assert list(spread(3, 5)) == [0, 1, 2]
     assert list(spread(100, 4)) == [12, 37, 62, 87]
     assert len(set(spread(1000, 48))) == 48
+
+
+def test_every_beginning_of_a_shuffled_list_is_spread() -> None:
+    found = shuffled(range(16))
+    assert sorted(found) == list(range(16))
+    for count in (4, 6, 8):
+        first = sorted(found[:count])
+        assert max(b - a for a, b in zip([-1, *first], [*first, 16], strict=True)) <= 32 / count
+
+
+def test_inputs_are_rounded_by_block() -> None:
+    assert [inputs(kind) for kind in ("F16", "Q8_0", "IQ4_NL", "Q4_K", "IQ4_XS")] == [
+        0, 32, 32, 256, 256,
+    ]  # fmt: skip
