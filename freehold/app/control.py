@@ -191,6 +191,10 @@ def _assemble(home: Home, settings: Settings) -> Control:
         pool=pool,
         gateways=Gateways(home.root, settings, listen, _check),
         engines=engines,
+        compressors={
+            name: kind(settings.compress)
+            for name, kind in open_kind("compressor", settings.plugins).items()
+        },
         journal=Journal(home.audit, "control", settings.audit.segment_bytes),
         client=client,
         clock=time.time,

@@ -38,6 +38,7 @@ from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
+from freehold.models.compress.compressor import Compressor
 from freehold.models.compress.request import Request
 from freehold.models.fetch import find
 from freehold.models.papers import Papers
@@ -93,6 +94,7 @@ class Control(msgspec.Struct, kw_only=True):
     pool: Pool
     gateways: Gateways
     engines: Mapping[str, Engine]
+    compressors: Mapping[str, Compressor]
     journal: Journal
     client: Client
     clock: Callable[[], float]

@@ -13,7 +13,7 @@ import tomli_w
 from freehold.control.limits import LimitEntry, identity, read_entry
 from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.catalog import Digest, explain
-from freehold.models.deploy import Plan, plan
+from freehold.models.deploy import Plan, draft_of, plan
 from freehold.models.deployment import Deployment, check
 from freehold.models.registry import LaunchSettings, Registry, Version, check_alias, check_name
 from freehold.models.sharing import share
@@ -140,8 +140,7 @@ class Deployments:
             with suppress(FreeholdError):
                 version = self._registry.resolve(deployment.model or "")
                 found |= {artifact.digest for artifact in version.artifacts}
-                if deployment.draft:
-                    draft = self._registry.resolve(deployment.draft)
+                if draft := draft_of(deployment, version, self._registry):
                     found |= {artifact.digest for artifact in draft.artifacts}
                 for other in version.dependencies:
                     if other.target_number is not None:

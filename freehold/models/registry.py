@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -29,11 +29,19 @@ ANY_LICENCE = Licences()
 
 
 class LaunchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a version wants to be run; each revision is kept. ``context`` is in tokens."""
+    """How a version wants to be run; each revision is kept. ``context`` is in tokens.
+
+    ``cache_type`` is that of the key-value cache; ``draft`` is ``NAME[:VERSION]`` of a model with
+    the same vocabulary that guesses ``drafted`` tokens ahead. A compression finds them by
+    measuring; a deployment that says otherwise goes before.
+    """
 
     context: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    cache_type: Literal["f16", "q8_0", "q4_0"] | None = None
+    draft: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
+    drafted: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
