@@ -4,6 +4,7 @@ Its libraries take 6 GB and want other versions than ours, so it is asked over a
 ``compress.llmcompressor`` names an interpreter that has it.
 """
 
+import math
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,8 @@ GROUP = 128
 WHOLE = frozenset({"F32", "F16", "BF16"})
 MADE = frozenset({"config.json", "generation_config.json", INDEX})
 """What is taken of a made checkpoint beside its weights; the tokenizer stays byte for byte."""
+PARTS = ("_packed", "_scale", "_shape", "_zero_point", "_g_idx")
+"""What a tensor's name may end in after it was packed."""
 PASSED = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 
 
@@ -279,8 +282,6 @@ def _measured(
     told: Mapping[str, Any],
     learned: int,
 ) -> Measured:
-    import math
-
     held = {tensor.name: tensor for tensor in _tensors(files)}
     rows = tuple(_row(tensor, held) for tensor in tensors)
     both = list(zip(scheme.before, scheme.after, strict=True))
@@ -311,10 +312,10 @@ def _measured(
 def _row(tensor: Tensor, held: Mapping[str, Tensor]) -> TensorRow:
     """Hold a tensor against what became of it: packed, or as it was, with its scales."""
     stem = tensor.name.removesuffix(".weight")
-    parts = [each for name, each in held.items() if name.startswith(f"{stem}.weight")]
-    parts = parts or [held[name] for name in (tensor.name,) if name in held]
-    packed = next((each for each in parts if each.name.endswith("_packed")), None)
-    after = "packed" if packed else (parts[0].dtype if parts else "none")
+    names = {tensor.name, *(f"{stem}.weight{part}" for part in PARTS)}
+    parts = [each for name, each in held.items() if name in names]
+    own = held.get(tensor.name)
+    after = own.dtype if own else "packed" if parts else "none"
     return TensorRow(
         name=tensor.name, shape=tensor.shape, before=tensor.dtype, after=after,
         bytes_before=tensor.bytes, bytes_after=sum(each.bytes for each in parts), loss=None,
