@@ -61,8 +61,10 @@ def describe_checkpoint(
 def _quantised(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Return the bits of weights and activations, where compressed-tensors tells them."""
     told = config.get("quantization_config")
-    groups = told.get("config_groups") if isinstance(told, dict) else None
-    if not isinstance(groups, dict) or told.get("quant_method") != "compressed-tensors":
+    if not isinstance(told, dict) or told.get("quant_method") != "compressed-tensors":
+        return None, None
+    groups = told.get("config_groups")
+    if not isinstance(groups, dict):
         return None, None
     group = next((each for each in groups.values() if isinstance(each, dict)), {})
     found = [
