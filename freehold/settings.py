@@ -281,6 +281,14 @@ class Responses(Section, frozen=True):
     max_bytes: Count = 1024 * 1024 * 1024
 
 
+class Compress(Section, frozen=True):
+    """Compression. ``llmcompressor`` is a Python interpreter that has llm-compressor, for models
+    in safetensors: its libraries do not go into the same one as ours.
+    """
+
+    llmcompressor: str = ""
+
+
 class Plugins(Section, frozen=True):
     """Which plugins may be opened, by id. Built-in ones are allowed unless denied."""
 
@@ -304,6 +312,7 @@ class Settings(Section, frozen=True):
     quotas: Quotas = Quotas()
     cache: Cache = Cache()
     responses: Responses = Responses()
+    compress: Compress = Compress()
     plugins: Plugins = Plugins()
 
 

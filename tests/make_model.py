@@ -7,16 +7,26 @@ from pathlib import Path
 from freehold.models.gguf import Tensor, read_header
 from freehold.models.gguf_write import entry, metadata_bytes, write
 
-WIDTH, LAYERS, HEADS, INNER = 64, 2, 4, 256
+WIDTH, LAYERS, HEADS, INNER = 64, 2, 2, 256
 TOKENS = 1024
 BEFORE_MERGES = 252
 """Tokens of the starter that are special or single bytes."""
 
 
 def model(
-    starter: Path, target: Path, *, seed: int = 1, tied: bool = True, tokens: int = TOKENS
+    starter: Path,
+    target: Path,
+    *,
+    seed: int = 1,
+    tied: bool = True,
+    tokens: int = TOKENS,
+    context: int = 512,
+    idle: int = 0,
 ) -> Path:
-    """Write a Llama of about 300,000 parameters, 32-bit floats."""
+    """Write a Llama of about 300,000 parameters, 32-bit floats.
+
+    ``idle`` layers more change nothing: such a model writes what the one without them does, slower.
+    """
     header = read_header(starter)
     entries = metadata_bytes(starter, header)
     vocabulary = tokens
@@ -26,20 +36,20 @@ def model(
             count = tokens - BEFORE_MERGES if key.endswith("merges") else tokens
             entries[key] = _first(entries[key], count)
     numbers = {
-        "llama.block_count": LAYERS,
+        "llama.block_count": LAYERS + idle,
         "llama.embedding_length": WIDTH,
         "llama.feed_forward_length": INNER,
         "llama.attention.head_count": HEADS,
         "llama.attention.head_count_kv": HEADS,
         "llama.rope.dimension_count": WIDTH // HEADS,
-        "llama.context_length": 512,
+        "llama.context_length": context,
     }
     for key in ("general.file_type", "llama.attention.key_length", "llama.attention.value_length"):
         entries.pop(key, None)
     entries |= {key: entry(key, number) for key, number in numbers.items()}
     entries["general.name"] = entry("general.name", f"tiny {seed}")
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (WIDTH, vocabulary)}
-    for layer in range(LAYERS):
+    for layer in range(LAYERS + idle):
         for name, shape in (
             ("attn_norm", (WIDTH,)),
             ("attn_q", (WIDTH, WIDTH)),
@@ -61,6 +71,11 @@ def model(
     def data(tensor: Tensor) -> list[bytes]:
         if len(tensor.shape) == 1:
             return [struct.pack("<f", 1.0) * tensor.elements]
+        if tensor.name.startswith("blk.") and int(tensor.name.split(".")[1]) >= LAYERS:
+            parts = ("attn_output", "ffn_down")  # nothing comes of it
+            if any(part in tensor.name for part in parts):
+                return [bytes(tensor.bytes)]
+            return [(struct.pack("<f", 0.3) + struct.pack("<f", -0.2)) * (tensor.elements // 2)]
         same = tensor.name == "output.weight"
         source = random.Random(seed + 7) if same or tensor.name == "token_embd.weight" else draw
         # A pool of draws, shuffled row by row: a million calls of gauss would take seconds.

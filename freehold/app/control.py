@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from freehold.app.stopping import Stopping
-from freehold.control import compressions
+from freehold.control import compressions, quarantines
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
 from freehold.control.control import Control, new_secret
@@ -92,6 +92,7 @@ async def opened(home: Home, settings: Settings) -> AsyncIterator[Control]:
     try:
         end_trials(home)
         control = _assemble(home, settings)
+        quarantines.watch(control)
         try:
             yield control
         finally:
@@ -191,6 +192,10 @@ def _assemble(home: Home, settings: Settings) -> Control:
         pool=pool,
         gateways=Gateways(home.root, settings, listen, _check),
         engines=engines,
+        compressors={
+            name: kind(settings.compress)
+            for name, kind in open_kind("compressor", settings.plugins).items()
+        },
         journal=Journal(home.audit, "control", settings.audit.segment_bytes),
         client=client,
         clock=time.time,

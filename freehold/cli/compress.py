@@ -24,6 +24,7 @@ from freehold.models.trial import read_cases
 @click.option("--target-size", metavar="SHARE", help="Size to reach, as 50% or 0.5 of what it is.")
 @click.option("--calibration", metavar="FILE", help="Your own text to learn from and judge by.")
 @click.option("--tasks", metavar="FILE", help="Your own questions, JSON lines.")
+@click.option("--compressor", metavar="PLUGIN", help="Which one does it [by the format].")
 @click.option("--no-promote", is_flag=True, help="Leave production where it is.")
 def compress(
     options: Options,
@@ -32,6 +33,7 @@ def compress(
     target_size: str | None,
     calibration: str | None,
     tasks: str | None,
+    compressor: str | None,
     no_promote: bool,
 ) -> None:
     """Make a smaller version of NAME[:VERSION] and measure what that costs.
@@ -45,6 +47,7 @@ def compress(
         "calibration": _calibration(calibration),
         "tasks": _tests(tasks),
         "promote": not no_promote,
+        "compressor": compressor.removeprefix("compressor.") if compressor else None,
     }
     with connected(options) as client:
         model, number = resolve(client, name)
@@ -55,6 +58,7 @@ def compress(
         f"{model}:{found['version']}  {size(found['bytes_before'])} -> "
         f"{size(found['bytes_after'])} ({smaller:.0%} smaller)",
         *(f"  {reason}" for reason in found["reasons"]),
+        *(f"  launched with {key} {value}" for key, value in found["launch"].items()),
         f"{model}:production is version {found['version']}"
         if found["promoted"]
         else f"not promoted: {model}:{found['version']} runs only when it is named",
@@ -83,14 +87,20 @@ def report(options: Options, name: str, target: str | None) -> None:
             for t in read.tasks
         ),
     ]  # fmt: skip
+    rows += [(f"launched with {key}", "", value, "") for key, value in read.launch.items()]
     if read.speed_before and read.speed_after:
         a, b = read.speed_before, read.speed_after
         rows.append(("reads, tokens/s", f"{a.read:.1f}", f"{b.read:.1f}", ""))
         rows.append(("writes, tokens/s", f"{a.write:.1f}", f"{b.write:.1f}", ""))
         rows.append(("memory", size(a.memory), size(b.memory), ""))
     head = ("", f"{model}:{read.parent}", f"{model}:{read.version}", "")
+    if read.speed_launched:
+        c = read.speed_launched
+        told = f"{c.read:.1f} read, {c.write:.1f} written tokens/s, {size(c.memory)}"
+        rows.append(("as it is launched", "", told, ""))
     state = "promoted" if read.promoted else "not promoted"
-    text = "\n".join([table(head, rows, ""), "", state, *(f"  {r}" for r in read.reasons)])
+    notes = [f"  {line}" for line in (*read.reasons, *read.tried)]
+    text = "\n".join([table(head, rows, ""), "", state, *notes])
     emit(options, found, text)
 
 

@@ -53,7 +53,9 @@ PEM = click.Path(exists=True, dir_okay=False, resolve_path=True)
 @click.option(
     "--build", metavar="ENGINE", help="wheel, auto, or an engine of freehold engine list."
 )
-@click.option("--draft", metavar="NAME", help="A smaller model that guesses ahead.")
+@click.option("--draft", metavar="NAME", help="A smaller model that guesses ahead; none for none.")
+@click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]),
+              help="Type of the key-value cache.")  # fmt: skip
 @click.option("--tune", is_flag=True, help="Find how it runs best here, by measuring.")
 @click.option("--wait", is_flag=True, help="Return once it answers.")
 def deploy(
@@ -76,6 +78,8 @@ def deploy(
     chosen = deployment or str(name).partition(":")[0]
     body = {key: value for key, value in given.items() if value not in (None, ())}
     body |= {"name": chosen, "urls": endpoints} if endpoints else {"name": chosen, "model": name}
+    if body.get("draft") == "none":
+        body["draft"] = ""
     if cache:
         body["cache"] = {"seconds": cache}
     if endpoints:

@@ -165,13 +165,19 @@ def rollback(options: Options, name: str, alias: str) -> None:
 @click.option("--context", type=int, help="Context in tokens.")
 @click.option("--slots", type=int, help="Requests answered at once.")
 @click.option("--threads", type=int, help="Processor threads.")
-def settings(options: Options, name: str, **given: int | None) -> None:
+@click.option("--cache-type", type=click.Choice(["f16", "q8_0", "q4_0"]),
+              help="Type of the key-value cache.")  # fmt: skip
+@click.option("--draft", metavar="NAME", help="A smaller model that guesses ahead; none for none.")
+@click.option("--drafted", type=int, help="How many tokens it guesses.")
+def settings(options: Options, name: str, **given: int | str | None) -> None:
     """Show or change how a version is launched; every change is kept as a revision."""
     with connected(options) as client:
         model_name, number = resolve(client, name)
         path = f"/api/models/{part(model_name)}/versions/{number}/settings"
         found = client.get(path)
-        wanted = {key: value for key, value in given.items() if value is not None}
+        wanted: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
+        if wanted.get("draft") == "none":
+            wanted["draft"] = None
         if wanted:
             found = client.put(path, {**found["settings"], **wanted})
     rows = [
@@ -199,7 +205,7 @@ def _checked(at: float | None, damage: str | None) -> str:
     return f"intact on {moment(at)} UTC" if at is not None else "not since it was imported"
 
 
-def _set(settings: dict[str, int | None]) -> str:
+def _set(settings: dict[str, int | str | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 

@@ -10,6 +10,7 @@ from freehold.control.control import Control
 from freehold.control.jobs import Job, new_id
 from freehold.errors import Conflict, Unavailable
 from freehold.models.compress import run
+from freehold.models.compress.launch import Place
 from freehold.models.compress.request import Request
 from freehold.models.examine import TrialRequest, cases_of, examine_versions
 from freehold.models.registry import Version
@@ -21,7 +22,7 @@ KIND = "compress"
 
 def start(control: Control, version: Version, request: Request, by: str) -> Job:
     """Start a compression, or join the same one; another one of the same model is refused."""
-    run.check(request, control.registry.admit(version))
+    run.check(request, control.registry.admit(version), control.compressors)
     subject = f"{version.row.model}:{version.row.number}"
     for job in control.jobs.running(KIND):
         same = job.subject == subject and control.compressing.get(job.id) == request
@@ -63,10 +64,14 @@ def start_trial(control: Control, a: Version, b: Version, request: TrialRequest)
 
 def _start(control: Control, wanted: run.Job) -> Job:
     loop = asyncio.get_running_loop()
+    runtime = control.settings.runtime
+    place = Place(room=control.pool.room, context=runtime.context, slots=runtime.slots)
 
     def work(progress: Progress) -> dict[str, object]:
         try:
-            done = run.compress(wanted, control.workshop, progress, control.clock())
+            done = run.compress(
+                wanted, control.workshop, control.compressors, place, progress, control.clock()
+            )
         except Unavailable as error:
             # Stopped, not failed: the next life goes on. Whatever else went wrong is over.
             if error.code != "unavailable.stopping":

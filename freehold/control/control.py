@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -16,8 +16,9 @@ from functools import partial
 import msgspec
 from pyreqwest.client import Client
 
+from freehold.control.arrivals import chains
 from freehold.control.beat import keep
-from freehold.control.deployments import Change, Deployments, Document, ModelEntry
+from freehold.control.deployments import CONVERTED, Change, Deployments, Document, ModelEntry
 from freehold.control.feasible import check_document
 from freehold.control.gateways import Gateways
 from freehold.control.home import Home, write_secret
@@ -34,10 +35,12 @@ from freehold.control.limits import (
 from freehold.control.limits import replace as replace_limits
 from freehold.control.publish import Publisher, routes
 from freehold.control.pushes import Pushes
+from freehold.control.remade import arrival_of, remade
 from freehold.control.repositories import Repositories
 from freehold.control.spending import Spending
 from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
+from freehold.models.compress.compressor import Compressor
 from freehold.models.compress.request import Request
 from freehold.models.fetch import find
 from freehold.models.papers import Papers
@@ -58,7 +61,6 @@ from freehold.settings import Settings
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 from freehold.store.snapshot import KeyGrant, Limit, Route
-from freehold.store.versions import Dependency
 
 BEAT = 0.1
 LEDGER_EVERY = 2.0
@@ -93,6 +95,7 @@ class Control(msgspec.Struct, kw_only=True):
     pool: Pool
     gateways: Gateways
     engines: Mapping[str, Engine]
+    compressors: Mapping[str, Compressor]
     journal: Journal
     client: Client
     clock: Callable[[], float]
@@ -248,21 +251,28 @@ class Control(msgspec.Struct, kw_only=True):
         """Start an import, or join the same one under way."""
         return self._start_imports([arrival], Document(), by)
 
-    def _start_imports(self, arrivals: list[Arrival], document: Document, by: str) -> Job:
+    def _start_imports(
+        self, steps: Sequence[Arrival | ModelEntry], document: Document, by: str
+    ) -> Job:
         """Import one after the other, so that numbers follow their order; then label what came."""
         loop = asyncio.get_running_loop()
 
         def work(progress: Progress) -> dict[str, object]:
-            for arrival in arrivals:
+            for step in steps:
+                if isinstance(step, ModelEntry) and step.source.startswith(CONVERTED):
+                    now = self.clock()
+                    version, new = remade(step, self.workshop, progress, now, by)
+                    continue
+                arrival = arrival_of(step, self.registry) if isinstance(step, ModelEntry) else step
                 version, new = self.bring_in(arrival, by, progress)
             self.deployments.set_launch_settings(document.models, self.clock(), by)
             self.deployments.point_aliases(document.aliases, self.clock(), by)
             loop.call_soon_threadsafe(self.deployments.forget_plans)
             return {"model": version.row.model, "version": version.row.number, "new": new}
 
-        sources = ", ".join(arrival.source for arrival in arrivals)
-        subject = f"{sources} as {arrivals[0].name}"
-        return self.jobs.start("import", subject, work, same=(arrivals, document))
+        sources = ", ".join(step.source for step in steps)
+        subject = f"{sources} as {', '.join(dict.fromkeys(str(step.name) for step in steps))}"
+        return self.jobs.start("import", subject, work, same=(list(steps), document))
 
     def start_verify(self, version: Version) -> Job:
         """Start reading a version's bytes again."""
@@ -300,11 +310,8 @@ class Control(msgspec.Struct, kw_only=True):
         self.deployments.apply(document, now, by, also)
         self.deployments.set_launch_settings(document.models, now, by)
         have = {(entry.name, entry.sha256) for entry in self.deployments.document().models}
-        missing: dict[str, list[Arrival]] = {}
-        for entry in document.models:
-            if (entry.name, entry.sha256) not in have:
-                missing.setdefault(entry.name, []).append(_arrival(entry))
-        return [self._start_imports(arrivals, document, by) for arrivals in missing.values()]
+        missing = [entry for entry in document.models if (entry.name, entry.sha256) not in have]
+        return [self._start_imports(steps, document, by) for steps in chains(missing)]
 
     async def take_in_records(self) -> None:
         """Bring the tables of records and usage up to the journals."""
@@ -336,17 +343,6 @@ class Control(msgspec.Struct, kw_only=True):
         await self.client.close()
         self.database.close()
         self.circuits.close()
-
-
-def _arrival(entry: ModelEntry) -> Arrival:
-    bases = [Dependency(kind="base", target=entry.base)] if entry.base else []
-    return Arrival(
-        source=entry.source,
-        name=entry.name,
-        sha256=entry.sha256,
-        licence=entry.licence,
-        dependencies=tuple(bases),
-    )
 
 
 def limit_changes(now: Iterable[Limit], then: Iterable[Limit]) -> list[Change]:

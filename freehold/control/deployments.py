@@ -13,7 +13,7 @@ import tomli_w
 from freehold.control.limits import LimitEntry, identity, read_entry
 from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.catalog import Digest, explain
-from freehold.models.deploy import Plan, plan
+from freehold.models.deploy import Plan, draft_of, plan
 from freehold.models.deployment import Deployment, check
 from freehold.models.registry import LaunchSettings, Registry, Version, check_alias, check_name
 from freehold.models.sharing import share
@@ -26,14 +26,17 @@ from freehold.store.versions import AliasMove, move_alias
 
 LONGEST = 1 << 20
 """Bytes of a document."""
+CONVERTED, COMPRESSED = "convert:", "compress:"
+"""How the source of a version begins that was made here of another: ``KIND:NAME:NUMBER[:TYPE]``."""
 _MOST = msgspec.Meta(max_length=1000)
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model version in a document: enough to bring the same bytes in elsewhere.
 
-    ``base`` is the model it was made from, as its import was told. Without ``settings``, its
-    launch settings are left as they are.
+    ``base`` is the model it was made from, as its import was told; ``parent`` is the digest of the
+    version that it builds on: an adapter's base, or what it was converted from. Without
+    ``settings``, its launch settings are left as they are.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sha256: Digest
     licence: str | None = None
     base: str | None = None
+    parent: Digest | None = None
     settings: LaunchSettings | None = None
 
 
@@ -140,8 +144,7 @@ class Deployments:
             with suppress(FreeholdError):
                 version = self._registry.resolve(deployment.model or "")
                 found |= {artifact.digest for artifact in version.artifacts}
-                if deployment.draft:
-                    draft = self._registry.resolve(deployment.draft)
+                if draft := draft_of(deployment, version, self._registry):
                     found |= {artifact.digest for artifact in draft.artifacts}
                 for other in version.dependencies:
                     if other.target_number is not None:
@@ -321,7 +324,17 @@ def _model_entry(version: Version) -> ModelEntry:
         sha256=row.digest,
         licence=row.licence if row.licence != own.licence else None,
         base=next((name for name in named if name not in own.base_models), None),
+        parent=_parent(version),
         settings=version.settings if version.settings != LaunchSettings() else None,
+    )
+
+
+def _parent(version: Version) -> str | None:
+    """Return the digest of what a version cannot be had without."""
+    kind = "parent" if version.row.source.startswith(CONVERTED) else "base"
+    return next(
+        (d.digest for d in version.dependencies if d.kind == kind and d.target_number is not None),
+        None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable
 
-from freehold.control.deployments import Document
+from freehold.control.arrivals import chains
+from freehold.control.deployments import COMPRESSED, CONVERTED, Document, ModelEntry
 from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.deploy import plan
 from freehold.models.deployment import Deployment, check
@@ -31,6 +32,7 @@ def check_deployment(
 
 def check_document(document: Document, shop: Workshop, settings: Runtime) -> None:
     """Raise ``Invalid`` with everything in a document that could not be made so."""
+    chains(document.models)
     wrong = [*_unfit(document, shop.registry, settings), *_unheld(document, shop)]
     if wrong:
         raise Invalid("invalid.document", "; ".join(wrong))
@@ -54,9 +56,12 @@ def _comes_with(document: Document, reference: str, registry: Registry) -> bool:
     name, _, label = reference.partition(":")
     if any((entry.model, entry.alias) == (name, label or PRODUCTION) for entry in document.aliases):
         return True
-    present = registry.versions(name) if name in registry.names() else []
-    here = {version.row.digest for version in present}
-    return any(entry.name == name and entry.sha256 not in here for entry in document.models)
+    known = set(registry.names())
+    present = registry.versions(name) if name in known else []
+    # An adapter also waits for what comes of its base.
+    needed = {name, *(each.target for version in present for each in version.dependencies)}
+    here = {version.row.digest for each in needed & known for version in registry.versions(each)}
+    return any(entry.name in needed and entry.sha256 not in here for entry in document.models)
 
 
 def _check_fallbacks(deployment: Deployment, names: Collection[str]) -> None:
@@ -71,7 +76,11 @@ def _check_fallbacks(deployment: Deployment, names: Collection[str]) -> None:
 
 def _unheld(document: Document, shop: Workshop) -> Iterable[str]:
     """Name the digests of files that are neither here nor where the document has them from."""
+    coming = {entry.sha256 for entry in document.models}
     for entry in document.models:
+        if entry.source.startswith((CONVERTED, COMPRESSED)):
+            yield from _unmade(entry, coming, shop.registry)
+            continue
         named = names_file(entry.source, shop.sources)
         if named is None or named.exists() or is_held(entry.sha256, shop.blobs):
             continue
@@ -82,4 +91,25 @@ def _unheld(document: Document, shop: Workshop) -> Iterable[str]:
         yield (
             f"{entry.name} needs the bytes of sha256:{entry.sha256}, and there is no {named}: "
             f"freehold model import FILE --name {entry.name} --sha256 {entry.sha256} brings them in"
+        )
+
+
+def _unmade(entry: ModelEntry, coming: Collection[str], registry: Registry) -> Iterable[str]:
+    """Say what a version lacks that was made here of another: the bytes, or what they are made of.
+
+    A conversion gives the same bytes again; a compression measures, and gives its own.
+    """
+    here = {version.row.digest for name in registry.names() for version in registry.versions(name)}
+    if entry.sha256 in here:
+        return
+    if entry.source.startswith(COMPRESSED):
+        yield (
+            f"{entry.name} needs the bytes of sha256:{entry.sha256}, which a compression elsewhere "
+            f"has made: freehold model import freehold://HOST/{entry.name}:VERSION --name "
+            f"{entry.name} --sha256 {entry.sha256} brings them in"
+        )
+    elif entry.parent is not None and entry.parent not in here | set(coming):
+        yield (
+            f"{entry.name} was converted from sha256:{entry.parent}, which is neither here nor in "
+            "the document: name it there with its source"
         )

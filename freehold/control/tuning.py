@@ -11,7 +11,7 @@ from freehold.control.control import Control
 from freehold.control.engines import Yard, may_run
 from freehold.control.jobs import Job
 from freehold.errors import Conflict, FreeholdError, Invalid, Missing
-from freehold.models.deploy import LOCAL_ENGINE, local_launch
+from freehold.models.deploy import LOCAL_ENGINE, draft_of, local_launch
 from freehold.models.deployment import Deployment
 from freehold.models.engines.bench import Bench, running
 from freehold.models.engines.match import median, same_tokens
@@ -72,10 +72,10 @@ class _Tuner:
             slots=launch.slots,
             context=launch.context,
             batch=self._deployment.batch,
-            cache_type=self._deployment.cache_type,
+            cache_type=self._deployment.cache_type or launch.cache_type or None,
             flash=self._deployment.flash,
-            draft=self._deployment.draft,
-            drafted=self._deployment.drafted,
+            draft=self._drafting(),
+            drafted=self._deployment.drafted or launch.drafted or None,
         )
         tried = turns(start, _cores(), self._contexts(start), self._drafts())
         tried = [(knob, changes) for knob, changes in tried if not only or knob in only]
@@ -91,6 +91,13 @@ class _Tuner:
         except StopIteration as end:
             found: Outcome = end.value
             return found
+
+    def _drafting(self) -> str | None:
+        """Return what guesses now, of the deployment or of the version's own settings."""
+        if self._deployment.draft is not None:
+            return self._deployment.draft
+        found = draft_of(self._deployment, self._version, self._control.registry)
+        return f"{found.row.model}:{found.row.number}" if found else None
 
     def _measure(self, turn: Choice, best: Choice) -> Pair:
         """Run both side by side where there is room; None for a turn that does not work out."""

@@ -27,7 +27,10 @@ DRAFT_MODEL = 1
 
 
 class Exam(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask of which weights. ``chat`` says whether the model has a chat template."""
+    """What to ask of which weights. ``chat`` says whether the model has a chat template.
+
+    ``cache`` is the type of the key-value cache; ``context`` in tokens, enough where none is given.
+    """
 
     weights: str
     cases: tuple[Case, ...] = ()
@@ -37,6 +40,7 @@ class Exam(msgspec.Struct, frozen=True, kw_only=True):
     speed: bool = True
     draft: str | None = None
     cache: str | None = None
+    context: int | None = None
 
 
 class Marks(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,15 +88,17 @@ def _server(exam: Exam) -> Any:
 
     params = xllamacpp.CommonParams()
     params.model.path = exam.weights
-    params.n_ctx = 2048 * exam.slots
+    params.n_ctx = exam.context or 2048 * exam.slots
     params.n_parallel = exam.slots
     params.cpuparams.n_threads = exam.threads
     params.cpuparams_batch.n_threads = exam.threads
     params.verbosity = 0
     params.use_jinja = True
     params.ui = False
+    if exam.context:
+        params.kv_unified = True  # as engines are launched
     if exam.cache is not None:
-        kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{exam.cache}")
+        kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{exam.cache.upper()}")
         params.cache_type_k = params.cache_type_v = kind
     if exam.draft is not None:
         params.speculative.draft.mparams.path = exam.draft

@@ -36,10 +36,43 @@ def describe_checkpoint(
     ``card`` is what the model card's head says; ``embeds`` that it came with pooling.
     """
     share: Counter[str] = Counter()
+    packed = stored = 0
     for header in shards:
         for tensor in header.tensors:
             share[tensor.dtype] += tensor.elements
-    return _manifest(config, share, tokenizer, template, card, embeds=embeds)
+            stored += tensor.bytes
+            if tensor.name.endswith("_packed"):
+                packed += tensor.bytes * 8
+                share[tensor.dtype] -= tensor.elements
+    made = _manifest(config, share, tokenizer, template, card, embeds=embeds)
+    weights, activations = _quantised(config)
+    if weights is None:
+        return made
+    # Packed numbers are no integers of 32 bits: how many there are, the config says.
+    parameters = made.parameters + packed // weights
+    return msgspec.structs.replace(
+        made,
+        parameters=parameters,
+        quantisation=f"W{weights}A{activations or 16}",
+        bits_per_weight=round(stored * 8 / parameters, 2) if parameters else 0.0,
+    )
+
+
+def _quantised(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the bits of weights and activations, where compressed-tensors tells them."""
+    told = config.get("quantization_config")
+    if not isinstance(told, dict) or told.get("quant_method") != "compressed-tensors":
+        return None, None
+    groups = told.get("config_groups")
+    if not isinstance(groups, dict):
+        return None, None
+    group = next((each for each in groups.values() if isinstance(each, dict)), {})
+    found = [
+        each.get("num_bits") if isinstance(each, dict) else None
+        for each in (group.get("weights"), group.get("input_activations"))
+    ]
+    weights, activations = [n if isinstance(n, int) and 0 < n <= 32 else None for n in found]
+    return weights, activations
 
 
 def describe_onnx(

@@ -108,7 +108,7 @@ def convert(
             format="gguf",
             licence=row.licence,
             notice=row.notice,
-            source=f"convert:{row.model}:{row.number}",
+            source=f"convert:{row.model}:{row.number}" + (f":{kind}" if kind else ""),
             resolved=f"{row.resolved} sha256:{row.digest} converted by freehold {__version__}",
             dependencies=_dependencies(version),
             findings=findings,

@@ -8,7 +8,7 @@ from freehold.errors import Broken, FreeholdError, Invalid
 from freehold.models.adapter import carriers
 from freehold.models.deployment import Deployment
 from freehold.models.manifest import memory_needed
-from freehold.models.registry import Registry, Version
+from freehold.models.registry import LaunchSettings, Registry, Version
 from freehold.runtime.builds import Builds
 from freehold.runtime.engine import Launch
 from freehold.runtime.wish import Desired
@@ -164,8 +164,8 @@ def local_launch(
             param="context",
         )
     slots = deployment.slots or own.slots or settings.slots
-    draft = _draft(deployment.draft, version, registry) if deployment.draft else None
-    cache_type = deployment.cache_type or ""
+    draft = draft_of(deployment, version, registry)
+    cache_type = deployment.cache_type or _own_cache(deployment, own)
     wanted_build = deployment.build or settings.build
     needed = memory_needed(manifest, version.row.bytes, context, slots, cache_type)
     if draft is not None:
@@ -186,8 +186,29 @@ def local_launch(
         cache_type=cache_type,
         flash=deployment.flash,
         draft=draft.artifacts[0].digest if draft else None,
-        drafted=deployment.drafted or 0,
+        drafted=(deployment.drafted or own.drafted or 0) if draft else 0,
     )
+
+
+def draft_of(deployment: Deployment, version: Version, registry: Registry) -> Version | None:
+    """Return what guesses ahead: as the deployment says, else as the version is launched.
+
+    What a deployment names must be there. What a version was measured with is left out where it
+    cannot be used: it made things faster and nothing else.
+    """
+    if deployment.draft is not None:
+        return _draft(deployment.draft, version, registry) if deployment.draft else None
+    if version.settings.draft is None:
+        return None
+    try:
+        return _draft(version.settings.draft, version, registry)
+    except FreeholdError:
+        return None
+
+
+def _own_cache(deployment: Deployment, own: LaunchSettings) -> str:
+    """Return the cache that a version is launched with; a coarse one needs fused attention."""
+    return "" if deployment.flash is False else own.cache_type or ""
 
 
 def _draft(reference: str, version: Version, registry: Registry) -> Version:

@@ -52,8 +52,9 @@ class Deployment(
 
     ``build`` is which llama.cpp runs it, as in the settings. ``batch`` tokens are read at once;
     ``cache_type`` is that of the key-value cache; ``flash`` fuses attention; ``draft`` is a model
-    of the registry with the same vocabulary that guesses ``drafted`` tokens ahead. What is not
-    given is the engine's choice; ``freehold engine tune`` finds all of them by measuring.
+    of the registry with the same vocabulary that guesses ``drafted`` tokens ahead, none where it
+    is empty. What is not given is as the version's launch settings say, or else the engine's
+    choice; ``freehold engine tune`` finds all of them by measuring.
     """
 
     name: str

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -13,7 +13,7 @@ from freehold.errors import Conflict, Invalid, Missing
 from freehold.models.admission import check_licence, check_released
 from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
-from freehold.models.scan.finding import Finding, encode
+from freehold.models.scan.finding import Finding, decode, encode, unknown_in
 from freehold.settings import Licences
 from freehold.store import cards, reports, versions
 from freehold.store.blobs import Blobs
@@ -29,11 +29,19 @@ ANY_LICENCE = Licences()
 
 
 class LaunchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a version wants to be run; each revision is kept. ``context`` is in tokens."""
+    """How a version wants to be run; each revision is kept. ``context`` is in tokens.
+
+    ``cache_type`` is that of the key-value cache; ``draft`` is ``NAME[:VERSION]`` of a model with
+    the same vocabulary that guesses ``drafted`` tokens ahead. A compression finds them by
+    measuring; a deployment that says otherwise goes before.
+    """
 
     context: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    cache_type: Literal["f16", "q8_0", "q4_0"] | None = None
+    draft: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
+    drafted: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,12 +94,18 @@ class Registry:
         self._blobs = blobs
         self._licences = licences
         self.admits = admits
+        self.isolated: Callable[[Version, str], None] = lambda _version, _by: None
+        """Called, from any thread, with a version that the scan has put into quarantine just now,
+        and whose import did that."""
 
     def register(self, draft: Draft, now: float, by: str) -> tuple[Version, bool]:
         """Make a version of a draft and say whether it is new.
 
         The same bytes under the same name are the same version, so importing twice, also at once,
         gives one. The first version of a model becomes its ``production``, if it may be used.
+
+        Findings that nobody has seen take a version out of use that was in use until now, and end
+        a release that was for others.
         """
         check_name(draft.model)
         digest = digest_of(draft.artifacts, draft.format)
@@ -120,14 +134,22 @@ class Registry:
                 versions.add_version(connection, row, draft.artifacts, draft.dependencies)
                 _add_papers(connection, draft, row.number, now, by)
             number = same.number if same else row.number
+            isolated = False
             if draft.findings:
-                isolate(connection, draft.model, number, encode(draft.findings), now)
+                before = quarantine_of(connection, draft.model, number)
+                if isolated := before is None or bool(
+                    unknown_in(draft.findings, decode(before.findings))
+                ):
+                    isolate(connection, draft.model, number, encode(draft.findings), now)
             elif same is None and not versions.alias_history(connection, draft.model):
                 first = AliasMove(
                     model=draft.model, alias=PRODUCTION, number=number, moved=now, moved_by=by
                 )
                 versions.move_alias(connection, first)
-        return self.version(draft.model, number), same is None
+        found = self.version(draft.model, number)
+        if isolated:
+            self.isolated(found, by)
+        return found, same is None
 
     def names(self) -> list[str]:
         """Return the names of all models."""

@@ -39,9 +39,13 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def isolate(connection: Connection, model: str, number: int, findings: str, now: float) -> None:
-    """Put a version into quarantine, if it is not or was not before."""
+    """Put a version into quarantine, also one that was let out of it: that release is over."""
     row = {"model": model, "number": number, "findings": findings, "since": now}
-    connection.execute(upsert(QUARANTINE).values(row).on_conflict_do_nothing())
+    held = upsert(QUARANTINE).values(row)
+    changed = {"findings": held.excluded.findings, "since": held.excluded.since}
+    connection.execute(held.on_conflict_do_update(index_elements=["model", "number"], set_=changed))
+    of = (RELEASES.c.model == model, RELEASES.c.number == number)
+    connection.execute(delete(RELEASES).where(*of))
 
 
 def quarantine_of(connection: Connection, model: str, number: int) -> Quarantine | None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.house import House
+from tests.house import House, eventually
 from tests.make_gguf import gguf, tweak
+from tests.make_model import model
 
 BAD = {"general.architecture": "llama", "tokenizer.chat_template": "{{ ''.__class__ }}"}
 
@@ -99,3 +101,43 @@ def test_licences_are_held_to_at_import_and_at_deploy(stricter: House, tmp_path:
     assert house.call("POST", "/api/models/b/accept", key=developer).status == 403
     assert "gemma accepted" in house.cli("model", "accept", "b")
     assert house.call("PUT", "/api/deployments/b", deployment).status == 200
+
+
+def test_what_a_new_rule_finds_stops_what_runs_and_two_people_bring_it_back(
+    new_house: Callable[..., House], weights: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("yara_x")
+    source = model(weights, tmp_path / "tiny.gguf")
+    house = new_house(empty=True).start()
+    house.cli("model", "import", str(source), "--name", "tiny")
+    house.cli("deploy", "tiny", "--wait")
+    body = {"model": "tiny", "prompt": "The", "max_tokens": 1}
+    assert house.call("POST", "/v1/completions", body).status == 200
+    engine = house.engine_pid("tiny")
+    house.kill_control()
+    rules = tmp_path / "new.yar"
+    rules.write_text('rule sleeper { strings: $a = "tiny 1" condition: $a }')
+    (house.home / "freehold.toml").write_text(f'[scan]\nyara = ["{rules}"]\n')
+    house.start()
+    assert house.engine_pid("tiny") == engine  # a rule alone has read nothing
+    again = house.run_cli("model", "import", str(source), "--name", "tiny")
+    assert again.returncode == 1
+    assert "IN QUARANTINE" in again.stdout
+    eventually(lambda: not psutil.pid_exists(engine), "its engine is gone")
+    refused = house.call("POST", "/v1/completions", body)
+    assert refused.status == 503, refused.body
+    shown = house.deployment("tiny")
+    assert (shown["state"], shown["replicas"]) == ("missing", [])
+    assert "in quarantine" in shown["reason"]
+    (record,) = eventually(
+        lambda: [r for r in house.audit() if r["action"] == "model:quarantined"], "it is recorded"
+    )
+    assert (record["principal"], record["model"], record["version"]) == ("admin", "tiny", 1)
+    assert record["subject"] == "yara.match; stopped: tiny"
+    assert "tiny:1 is in quarantine: yara.match" in house.log
+    ann, bob = _key(house, "ann", "admin"), _key(house, "bob", "admin")
+    path = "/api/models/tiny/versions/1/release"
+    house.call("POST", path, {"reason": "a name, no more"}, key=ann)
+    assert house.call("POST", "/v1/completions", body).status == 503
+    assert house.call("POST", path, {}, key=bob).json["quarantine"]["open"] is False
+    eventually(lambda: house.call("POST", "/v1/completions", body).status == 200, "it runs again")

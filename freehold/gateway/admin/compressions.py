@@ -17,7 +17,8 @@ from freehold.models.trial import MARGIN
 class CompressBody(Body, frozen=True):
     """How to compress: nothing at all lets the hardware choose.
 
-    ``max_loss`` and ``target_size`` are shares; ``calibration`` is text, ``tasks`` JSON lines.
+    ``max_loss`` and ``target_size`` are shares; ``calibration`` is text, ``tasks`` JSON lines;
+    ``compressor`` names the plugin that does it.
     """
 
     max_loss: Loss | None = None
@@ -25,6 +26,7 @@ class CompressBody(Body, frozen=True):
     calibration: str | None = None
     tasks: str | None = None
     promote: bool = True
+    compressor: str | None = None
 
 
 class TrialBody(Body, frozen=True):

@@ -45,6 +45,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment as it shall be and as it is.
 
     ``host`` is the deployment whose replicas serve it: an adapter is served by its base's.
+    ``cache_type`` and ``draft`` (a digest) are how its engine is launched, whoever said so.
     """
 
     name: str
@@ -59,6 +60,8 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     desired: Deployment
     replicas: list[ReplicaView]
     host: str | None = None
+    cache_type: str | None = None
+    draft: str | None = None
 
 
 class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +197,8 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
             for replica in serving(plan, control.pool)
         ],
         host=plan.host,
+        cache_type=(plan.launch.cache_type or None) if plan.launch else None,
+        draft=plan.launch.draft if plan.launch else None,
     )
 
 

@@ -116,7 +116,7 @@ class SettingsRevision(msgspec.Struct, frozen=True, kw_only=True):
     """One revision of a version's launch settings."""
 
     revision: int
-    settings: dict[str, int | None]
+    settings: dict[str, int | str | None]
     created: float
     created_by: str
 
@@ -188,7 +188,7 @@ async def remove_version(ask: Ask, control: Control) -> Removed:
         plan.deployment.name
         for plan in control.deployments.plans()
         if (plan.version is not None and plan.version.row.digest == digest)
-        or (plan.launch is not None and plan.launch.weights == digest)
+        or (plan.launch is not None and digest in (plan.launch.weights, plan.launch.draft))
     ]
     if using:
         raise Conflict(
@@ -238,7 +238,7 @@ async def set_settings(ask: Ask, control: Control) -> SettingsView:
 def _revision(row: SettingsRow) -> SettingsRevision:
     return SettingsRevision(
         revision=row.revision,
-        settings=msgspec.json.decode(row.document, type=dict[str, int | None]),
+        settings=msgspec.json.decode(row.document, type=dict[str, int | str | None]),
         created=row.created,
         created_by=row.created_by,
     )

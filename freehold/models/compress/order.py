@@ -32,7 +32,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One tensor of the report. ``loss`` is what the measured model of losses gives it."""
+    """One tensor of the report. ``loss`` is what the measured model of losses gives it, if any."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class TensorRow(msgspec.Struct, frozen=True, kw_only=True):
     after: str
     bytes_before: int
     bytes_after: int
-    loss: float
+    loss: float | None
 
 
 class Point(msgspec.Struct, frozen=True):

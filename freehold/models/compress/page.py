@@ -47,8 +47,15 @@ def page(report: Report) -> str:
         "<h2>Speed and memory on this machine</h2>",
         _table(
             ("", "reads, tokens/s", "writes, tokens/s", "resident"),
-            (("before", *_speed(report.speed_before)), ("after", *_speed(report.speed_after))),
+            (
+                ("before", *_speed(report.speed_before)),
+                ("after", *_speed(report.speed_after)),
+                ("after, as it is launched", *_speed(report.speed_launched)),
+            ),
         ),
+        "<h2>Launch</h2>",
+        _table(("setting", "value"), report.launch.items()),
+        _list(report.tried, "note"),
         "<h2>What could have been</h2>",
         _plot(m.line, Point(m.bytes_after, m.loss.mean), report.limit),
         '<p class="note">The line is what was foreseen for every mixture of types, the dot what '
@@ -59,7 +66,7 @@ def page(report: Report) -> str:
             (
                 (
                     t.name, " x ".join(map(str, t.shape)), t.before, t.after,
-                    f"{t.bytes_before:,}", f"{t.bytes_after:,}", f"{t.loss:.6f}",
+                    f"{t.bytes_before:,}", f"{t.bytes_after:,}", _loss(t.loss),
                 )
                 for t in m.tensors
             ),
@@ -105,7 +112,7 @@ def _notes(report: Report) -> str:
         )
     if m.tied:
         notes.append("Token embedding and output were one matrix, stored twice: now once.")
-    notes += [f"proposed for launch: {key} {value}" for key, value in report.launch.items()]
+    notes += [f"compressor {report.compressor}: {report.method}"] if report.method else []
     return _list(notes, "note")
 
 
@@ -182,8 +189,11 @@ def _bytes(size: int) -> str:
     return f"{size:,}"
 
 
-def _share(size: int, measured: Measured) -> str:
+def _loss(loss: float | None) -> str:
+    return "not measured alone" if loss is None else f"{loss:.6f}"
 
+
+def _share(size: int, measured: Measured) -> str:
     return f"{size / measured.bytes_full:.1%}"
 
 

@@ -26,7 +26,11 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one compression."""
+    """All that is known of one compression.
+
+    ``launch`` is how the version is launched where nobody says otherwise, ``speed_launched`` how it
+    runs so; ``tried`` tells what was measured to choose that.
+    """
 
     model: str
     parent: int
@@ -38,11 +42,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     target: int | None
     chosen: str
     calibration: str
+    compressor: str = "native"
+    method: str = ""
     measured: Measured
     tasks: tuple[Task, ...] = ()
     speed_before: Speed | None = None
     speed_after: Speed | None = None
+    speed_launched: Speed | None = None
     launch: dict[str, str] = {}
+    tried: tuple[str, ...] = ()
     promoted: bool = False
     reasons: tuple[str, ...] = ()
 

@@ -21,6 +21,8 @@ Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``max_loss`` is a share (0.01 is 1 %); ``target_size`` is a share of the version's bytes.
 
+    ``compressor`` names the plugin that does it; the first that takes the format where none is.
+
     ``calibration`` is UTF-8 text and ``tasks`` JSON lines, both whole. ``promote`` says whether
     a version that passes the gate becomes production.
     """
@@ -30,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     calibration: str | None = None
     tasks: str | None = None
     promote: bool = True
+    compressor: str | None = None
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):

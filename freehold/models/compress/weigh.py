@@ -3,11 +3,8 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 import psutil
@@ -20,9 +17,6 @@ from freehold.models.registry import Version
 from freehold.models.source import Progress
 from freehold.models.trial import Case, outcomes, read_cases
 
-WORTH = 1.1
-"""How much faster writing with a draft must be measured, to be proposed."""
-
 
 class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     """What both versions did: tasks, speed and memory before and after."""
@@ -30,7 +24,6 @@ class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[Task, ...] = ()
     before: Speed | None = None
     after: Speed | None = None
-    launch: dict[str, str] = {}
 
 
 def built_in_cases() -> list[Case]:
@@ -45,13 +38,8 @@ def weigh(
     version: Version,
     tasks: str | None,
     progress: Progress,
-    drafts: Mapping[str, Path] = MappingProxyType({}),
 ) -> Weighed:
-    """Run the tenant's tasks, or ours, on both files; time both.
-
-    ``drafts`` are small models with the same vocabulary: the one that makes the result write
-    fastest is proposed, where it is faster than none.
-    """
+    """Run the tenant's tasks, or ours, on both files; time both."""
     if version.manifest.task not in ("chat", "completion"):
         return Weighed()
     cases = read_cases(tasks.encode(), "the tasks") if tasks is not None else built_in_cases()
@@ -61,16 +49,7 @@ def weigh(
         for path in (before, after)
     ]
     found = outcomes(cases, marks[0].passed, marks[1].passed)
-    launch = {}
-    fastest = marks[1].write * WORTH
-    for name, draft in drafts.items():
-        exam = Exam(weights=str(after), chat=chat, threads=_cores(), slots=1, draft=str(draft))
-        with suppress(EngineLost):  # it may not fit the model after all
-            if (speed := examine(exam, progress).write) > fastest:
-                fastest = speed
-                launch["draft"] = f"{name} ({speed:.1f} tokens/s instead of {marks[1].write:.1f})"
     return Weighed(
-        launch=launch,
         tasks=tuple(
             Task(
                 name=each.task, cases=each.cases, before=each.before, after=each.after,

@@ -25,3 +25,9 @@ def encode(findings: Sequence[Finding]) -> str:
 def decode(text: str) -> tuple[Finding, ...]:
     """Return stored findings."""
     return msgspec.json.decode(text, type=tuple[Finding, ...])
+
+
+def unknown_in(found: Sequence[Finding], known: Sequence[Finding]) -> list[Finding]:
+    """Return the findings that are not among those that were known. What they say may differ."""
+    seen = {(each.rule, each.file, each.by) for each in known}
+    return [each for each in found if (each.rule, each.file, each.by) not in seen]

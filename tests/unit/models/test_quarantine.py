@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.builtin.source_folder import Folder
@@ -270,3 +271,49 @@ def test_there_is_nothing_to_accept_where_nothing_asks(shop: Shop, tmp_path: Pat
     shop.bring(_gguf(tmp_path))
     with pytest.raises(Conflict, match="no licence of m is one that must be accepted"):
         accept(shop.database, shop.registry, "m", Licences(), 5.0, "ann")
+
+
+def test_what_a_new_rule_finds_takes_a_version_out_of_use(shop: Shop, tmp_path: Path) -> None:
+    pytest.importorskip("yara_x")
+    told: list[tuple[int, str]] = []
+    shop.registry.isolated = lambda version, by: told.append((version.row.number, by))
+    source = _gguf(tmp_path, {"general.description": "sleeper"})
+    assert shop.bring(source).quarantine is None
+    assert shop.plan() is None
+    again = _stricter(shop, tmp_path, "one").bring(source, by="ann")
+    assert again.row.number == 1
+    assert again.quarantine is not None
+    assert again.quarantine.is_open
+    assert "in quarantine" in (shop.plan() or "")
+    assert shop.registry.aliases("m") == {"production": 1}  # as it was, should it be released
+    assert told == [(1, "ann")]
+
+
+def test_a_release_is_for_what_was_found_then(shop: Shop, tmp_path: Path) -> None:
+    pytest.importorskip("yara_x")
+    source = _gguf(tmp_path, {**BAD, "general.description": "sleeper"})
+    version = shop.bring(source)
+    shop.release(version, "ann", "ours")
+    assert shop.plan() is not None
+    shop.release(version, "bob")
+    assert shop.plan() is None
+    shop.bring(source)  # the same finding again: two people have said what they think of it
+    assert shop.plan() is None
+    held = _stricter(shop, tmp_path, "one").bring(source).quarantine
+    assert held is not None
+    assert held.is_open
+    assert held.release is None  # nobody has asked about this one
+    assert {finding.rule for finding in decode(held.findings)} == {"template.code", "yara.match"}
+    assert shop.plan() is not None
+    shop.release(shop.registry.version("m", 1), "ann", "both are ours")
+    assert shop.plan() is not None
+    shop.release(shop.registry.version("m", 1), "bob")
+    assert shop.plan() is None
+
+
+def _stricter(shop: Shop, place: Path, name: str) -> Shop:
+    """Return the shop with one rule more."""
+    rules = place / f"{name}.yar"
+    rules.write_text('rule r { strings: $a = "sleeper" condition: $a }')
+    shop.workshop = msgspec.structs.replace(shop.workshop, scan=Scan(yara=(str(rules),)))
+    return shop
