@@ -1,15 +1,18 @@
 """What a request is allowed: its share of budgets, and its turn at the engines."""
 
 import asyncio
+from collections.abc import Sequence
 
+from freehold.errors import OverQuota
 from freehold.gateway.faults import rate_lines
 from freehold.gateway.follow import Follower
 from freehold.gateway.wire.call import Call
 from freehold.identity.keys import Principal
 from freehold.policy.admission import Admission
 from freehold.policy.budgets import Budgets, Reservation
-from freehold.policy.quotas import Size, Standing, reset
+from freehold.policy.quotas import Size, Standing, is_elsewhere_free, reset
 from freehold.record.entry import Entry
+from freehold.routing.choose import Choice
 from freehold.store.snapshot import Route
 
 Headers = list[tuple[str, str]]
@@ -17,6 +20,14 @@ _BYTES = 4
 """Bytes of a body for each token of the estimate that calls carry."""
 _TEMPLATE, _TOOLS = 64, 512
 """Tokens that templates put in by themselves: a system prompt, how to call tools."""
+
+
+class Spent(Exception):
+    """A deployment has no room left within limits of its own: ``refusal`` says how."""
+
+    def __init__(self, refusal: OverQuota) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 class Allowance:
@@ -45,15 +56,29 @@ class Allowances:
         self._admission = admission
         self._follower = follower
 
-    def allow(self, principal: Principal, call: Call, entry: Entry, route: Route) -> Allowance:
-        """Reserve what the call may use at most; ``OverQuota`` when that is more than is left."""
+    def allow(
+        self, principal: Principal, call: Call, entry: Entry, choices: Sequence[Choice]
+    ) -> Allowance:
+        """Reserve what the call may use at most, of the first choice whose limits leave that.
+
+        ``OverQuota`` when it is more than is left, or than is left of every choice.
+        """
         limits = self._follower.snapshot.limits
-        made = self._budgets.reserve(principal, size(call), entry, route, limits)
+        routes = [choice.route for choice in choices]
+        made = self._budgets.reserve(principal, size(call), entry, routes, limits)
         return Allowance(made, self._budgets, self._admission)
 
     async def answer_by(self, entry: Entry, route: Route) -> None:
-        """Return when a deployment may answer: its budget allows it and it is the tenant's turn."""
-        self._budgets.move(entry, route)
+        """Return when a deployment may answer: its budget allows it and it is the tenant's turn.
+
+        ``Spent`` when a limit of its own is used up: then another deployment may.
+        """
+        try:
+            self._budgets.move(entry, route)
+        except OverQuota as refusal:
+            if is_elsewhere_free(refusal):
+                raise Spent(refusal) from refusal
+            raise
         tenant = f"team:{entry.team}" if entry.team else f"principal:{entry.principal}"
         await self._admission.enter(entry.id, tenant, route)
 

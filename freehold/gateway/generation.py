@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from freehold.errors import Busy, EngineLost, FreeholdError, TooSlow
+from freehold.errors import Busy, EngineLost, FreeholdError, NoCapacity, TooSlow
+from freehold.gateway.allowance import Spent
 from freehold.gateway.attempt import Attempt, Blank
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.faults import EngineFault
@@ -28,7 +29,7 @@ from freehold.gateway.watch import TOTAL, Watch, too_slow
 from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk, Reply
 from freehold.gateway.wire.usage import Tally
-from freehold.record.entry import Entry
+from freehold.policy.budgets import Reservation
 from freehold.routing.choose import Choice
 from freehold.store.snapshot import Route, Target
 
@@ -49,15 +50,18 @@ class Generation:
         self,
         call: Call,
         choices: Sequence[Choice],
+        allowed: Reservation,
         exchange: Exchange,
         parts: Parts,
-        entry: Entry,
     ) -> None:
         self._call = call
         self._parts = parts
-        self._entry = entry
+        self._allowed = allowed
+        self._entry = allowed.entry
         self._begun = time.perf_counter()
-        self._leads = Leads(call, choices, exchange, parts)
+        # Those before the one that was allowed are over limits of their own.
+        at = next(n for n, choice in enumerate(choices) if choice.route is allowed.route)
+        self._leads = Leads(call, choices[at:], exchange, parts)
         self._hedge_ms = seconds(exchange, "x-freehold-hedge-ms") or self._leads.first.hedge_ms
         self._sent: list[Chunk] = []
         self._said: Transcript | None = None
@@ -93,7 +97,18 @@ class Generation:
             self._count()
 
     async def _ask(self, *, stream: bool, lost: FreeholdError | None = None) -> Turn:
-        """Ask one replica after the other until one has begun to answer."""
+        """Ask one replica after the other until one has begun to answer.
+
+        Where the deployment asked for is over its limit and no other answers, that is the reason.
+        """
+        try:
+            return await self._ask_all(stream=stream, lost=lost)
+        except (EngineLost, NoCapacity) as error:
+            if self._allowed.refusal is None or self._sent:
+                raise
+            raise self._allowed.refusal from error
+
+    async def _ask_all(self, *, stream: bool, lost: FreeholdError | None) -> Turn:
         while (lead := await self._next()) is not None:
             try:
                 return await self._answer(lead, stream=stream)
@@ -101,6 +116,9 @@ class Generation:
                 if error.code == TOTAL:
                     raise too_slow("total", self._leads.total) from error
                 lost = error
+            except Spent as error:
+                self._leads.pass_over(lead[0])
+                lost = lost or error.refusal
         if self._blank is None:
             raise lost or _nobody()
         self._credit(self._blank.attempt)

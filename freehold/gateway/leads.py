@@ -44,6 +44,7 @@ class Leads:
         self._asked = False
         self._tried: set[Target] = set()
         self._waits: dict[Target, float] = {}
+        self._over: set[str] = set()
         self._round = 0
 
     async def next(self, fits: Fits) -> Lead | None:
@@ -82,6 +83,10 @@ class Leads:
         """Let a replica be asked again at once."""
         self._tried.discard(target)
 
+    def pass_over(self, route: Route) -> None:
+        """Note that a deployment is over a limit of its own: another round may find it within."""
+        self._over.add(route.deployment)
+
     def _last_resort(self, fits: Fits) -> Lead | None:
         if self._round:
             return None
@@ -93,6 +98,8 @@ class Leads:
     def _untried(self, fits: Fits) -> Iterator[Lead]:
         for choice in self._choose():
             route = choice.route
+            if route.deployment in self._over:
+                continue
             for target in self._parts.dispatch.order(self._call, route.targets):
                 if target not in self._tried and fits(route, target):
                     yield route, target
@@ -117,6 +124,7 @@ class Leads:
                 await asyncio.sleep(delay + EARLY)
                 self._tried -= self._waits.keys()
                 self._waits.clear()
+                self._over.clear()
                 self._round += 1
                 return True
         if self._loop.time() < min(self._patient_until, self.end):

@@ -32,10 +32,11 @@ async def complete(exchange: Exchange, dialect: Dialect, parts: Parts, entry: En
     if dialect.recall is not None:
         call = await dialect.recall(call)
     choices = choose(call.model, call.task, call.tokens, parts.follower.snapshot.routes)
-    first = choices[0].route
-    with parts.allowances.allow(principal, call, entry, first) as allowed:
-        engines = Generation(call, choices, exchange, parts, entry)
-        generation = repeatable(engines, call, principal.name, first, exchange, parts, entry)
+    with parts.allowances.allow(principal, call, entry, choices) as allowed:
+        engines = Generation(call, choices, allowed, exchange, parts)
+        generation = repeatable(
+            engines, call, principal.name, allowed.route, exchange, parts, entry
+        )
         if call.stream:
             writer = dialect.writer(call, exchange.id)
             return await _streamed(generation, writer, exchange, allowed)

@@ -13,7 +13,16 @@ from freehold.errors import FreeholdError, OverQuota, Unavailable
 from freehold.identity.keys import Principal
 from freehold.policy.cells import CLOSED, LOST, Cells, Counter
 from freehold.policy.plans import Limits, Plan, Plans
-from freehold.policy.quotas import MEASURES, Amounts, Size, Standing, decide, most
+from freehold.policy.quotas import (
+    MEASURES,
+    Amounts,
+    Size,
+    Standing,
+    decide,
+    is_elsewhere_free,
+    mildest,
+    most,
+)
 from freehold.policy.settle import recover, settle, take_slot, writes
 from freehold.record.cost import cost, subjects
 from freehold.record.entry import Entry
@@ -24,7 +33,10 @@ Held = tuple[Counter, int, int, int]
 
 
 class Reservation(msgspec.Struct, kw_only=True):
-    """What one running request holds. ``standings`` are the limits as it met them."""
+    """What one running request holds. ``standings`` are the limits as it met them.
+
+    ``refusal`` is why the deployment asked for may not answer, where another one does.
+    """
 
     entry: Entry
     principal: Principal
@@ -32,6 +44,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     route: Route
     held: list[Held] = []
     standings: list[Standing] = []
+    refusal: OverQuota | None = None
 
 
 class Budgets:
@@ -57,17 +70,23 @@ class Budgets:
             await asyncio.sleep(0.01)
 
     def reserve(
-        self, principal: Principal, size: Size, entry: Entry, route: Route, limits: Limits
+        self,
+        principal: Principal,
+        size: Size,
+        entry: Entry,
+        routes: Sequence[Route],
+        limits: Limits,
     ) -> Reservation:
-        """Hold the most the request may use, or raise ``OverQuota``.
+        """Hold the most the request may use of the first deployment that has room for it.
 
+        ``OverQuota`` when the caller's own limits leave none, or those of all deployments.
         ``close`` says what became of it; ``settle`` gives it back.
         """
         self.plans.use(limits)
-        made = Reservation(entry=entry, principal=principal, size=size, route=route)
+        made = Reservation(entry=entry, principal=principal, size=size, route=routes[0])
         entry.team, entry.admitted = principal.team, self._clock()
         try:
-            self._take(made, route)
+            self._take_first(made, routes)
         except BaseException:
             entry.admitted = None
             raise
@@ -104,6 +123,21 @@ class Budgets:
     def recover(self) -> None:
         """Put right what dead gateways left."""
         recover(self._cells, self._audit, self.plans.charges)
+
+    def _take_first(self, made: Reservation, routes: Sequence[Route]) -> None:
+        refusals: list[OverQuota] = []
+        for route in routes:
+            try:
+                self._take(made, route)
+            except OverQuota as refusal:
+                if not is_elsewhere_free(refusal):
+                    raise
+                refusals.append(refusal)
+            else:
+                made.route = route
+                made.refusal = mildest(refusals) if refusals else None
+                return
+        raise mildest(refusals)
 
     def _take(self, made: Reservation, route: Route) -> None:
         key, name = made.principal.key, made.principal.name

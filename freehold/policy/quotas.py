@@ -15,6 +15,7 @@ from freehold.record.windows import ends
 from freehold.store.snapshot import Limit, Route
 
 SCOPES = ("key", "principal", "team", "deployment")
+DEPLOYMENT = "deployment"
 MEASURES = ("requests", "tokens_in", "tokens_out", "tokens", "money", "concurrency")
 Amounts = tuple[int, int, int, int, int, int]
 """One number a measure, in the order of ``MEASURES``."""
@@ -77,11 +78,25 @@ def most(size: Size, route: Route, unstated: int) -> Amounts:
 
 
 def decide(standings: Sequence[Standing], now: float) -> OverQuota | None:
-    """Return None when all limits leave room, else the refusal that lasts longest."""
+    """Return None when all limits leave room, else the refusal that lasts longest.
+
+    Where a limit of the caller's own refuses, that one is told: no other deployment would help.
+    """
     refusing = [standing for standing in standings if not standing.fits]
     if not refusing:
         return None
-    return _refusal(max(refusing, key=lambda standing: _wait(standing, now) or 1e12), now)
+    own = [standing for standing in refusing if standing.limit.scope != DEPLOYMENT]
+    return _refusal(max(own or refusing, key=lambda one: _wait(one, now) or 1e12), now)
+
+
+def is_elsewhere_free(refusal: OverQuota) -> bool:
+    """Say whether only a deployment refuses, so that another one may answer."""
+    return refusal.details.get("scope") == DEPLOYMENT
+
+
+def mildest(refusals: Sequence[OverQuota]) -> OverQuota:
+    """Return the refusal that is over first: those of the other deployments do not matter then."""
+    return min(refusals, key=lambda one: math.inf if one.retry_after is None else one.retry_after)
 
 
 def _wait(standing: Standing, now: float) -> float | None:
@@ -98,6 +113,7 @@ def _refusal(standing: Standing, now: float) -> OverQuota:
     limit, wait = standing.limit, _wait(standing, now)
     details: dict[str, object] = {
         "limit": describe(limit),
+        "scope": limit.scope,
         "measure": limit.measure,
         "amount": limit.amount,
         "remaining": standing.remaining,

@@ -170,6 +170,62 @@ def test_without_max_tokens_the_context_is_reserved(shop: House) -> None:
     assert shop.call("POST", "/v1/chat/completions", body, key=key).status == 200
 
 
+def test_a_deployment_over_its_own_limit_lets_its_fallbacks_answer(
+    shop: House, endpoint: str
+) -> None:
+    """As one that fails does: only when no fallback may answer either is the client refused."""
+    gone = "http://127.0.0.1:9/v1"
+    for name, url, fallbacks in (
+        ("thin-3", endpoint, []),
+        ("thin-2", endpoint, []),
+        ("nobody", gone, []),
+        ("thin", endpoint, ["thin-2", "thin-3"]),
+        ("thin-lost", endpoint, ["nobody"]),
+        ("fails", gone, ["thin", "thin-2", "thin-3"]),
+    ):
+        deploy(shop, url, name, fallbacks=fallbacks)
+    key = shop.make_key("developer", team="thrifty")
+    used: list[str] = []
+
+    def answers(model: str = "thin", **fields: Any) -> str:
+        answer = ask(shop, key, 5, model=model, **fields)
+        assert answer.status == 200, answer.body
+        used.append(answer.headers["x-freehold-deployment"])
+        return used[-1]
+
+    windows = {"thin": ("total", 1), "thin-2": ("month", 2), "thin-3": ("day", 2)}
+    for name, (window, amount) in windows.items():
+        limits(shop, f"deployment:{name}", f"requests={amount}/{window}".removesuffix("/total"))
+    assert [answers(), answers(), answers(stream=True)] == ["thin", "thin-2", "thin-2"]
+    assert answers() == "thin-3"
+    assert answers("fails") == "thin-3"  # lost, over its limit, over its limit, answers
+    refused = ask(shop, key, 5, model="thin")
+    assert (refused.status, refused.error["code"]) == (429, "quota.exceeded")
+    assert "deployment:thin-3" in refused.error["message"]  # that one is free again first
+    assert 1 <= int(refused.headers["retry-after"]) <= 86400
+    lost = ask(shop, key, 5, model="fails")
+    assert lost.status == 503  # what was asked for has no limit: it is lost
+    for name, (window, _) in windows.items():
+        found = standing(shop, f"deployment:{name}", "requests", window)
+        assert (found["spent"], found["reserved"]) == (used.count(name), 0)
+    limits(shop, "deployment:thin-lost", "requests=1/day")
+    assert answers("thin-lost") == "thin-lost"
+    refused = ask(shop, key, 5, model="thin-lost")  # its fallback is there, and does not answer
+    assert (refused.status, refused.error["code"]) == (429, "quota.exceeded")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_the_callers_own_limit_is_no_reason_to_ask_elsewhere(shop: House, endpoint: str) -> None:
+    deploy(shop, endpoint, "plain", fallbacks=["cheap"])
+    key = shop.make_key("developer", team="strict")
+    limits(shop, "team:strict", "requests=1/day")
+    limits(shop, "deployment:plain", "requests=1/day")
+    assert ask(shop, key, 5, model="plain").headers["x-freehold-deployment"] == "plain"
+    refused = ask(shop, key, 5, model="plain")
+    assert (refused.status, "team:strict" in refused.error["message"]) == (429, True)
+    assert standing(shop, "team:strict", "requests", "day")["spent"] == 1
+
+
 def test_a_new_limit_counts_what_was_used_before_it(shop: House) -> None:
     key = shop.make_key("developer", principal="early")
     used = sum(ask(shop, key, 30).json["usage"]["total_tokens"] for _ in range(3))

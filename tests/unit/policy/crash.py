@@ -47,7 +47,7 @@ def budgets(folder: Path, slot: int) -> tuple[Cells, Budgets]:
 def serve(made: Budgets, journal: Path, name: str, tokens: int) -> None:
     entry = Entry(id=name, at=NOW, action="completion:run", principal="ann", key="k")
     size = Size(prompt=10, answer=tokens + 5)
-    held = made.reserve(ANN, size, entry, ROUTE, LIMITS)
+    held = made.reserve(ANN, size, entry, [ROUTE], LIMITS)
     entry.attempts, entry.deployment, entry.first_token_ms = 1, "d", 1.0
     entry.tokens_in, entry.tokens_out = 7, tokens
     made.close(held, failed=False)

@@ -49,7 +49,7 @@ class Gateway:
         entry = Entry(id=f"{self.journal.stem}-{self.requests}", at=self.now, action="x")
         entry.principal, entry.key = ANN.name, ANN.key
         size = Size(prompt=0, answer=tokens)
-        made = self.budgets.reserve(ANN, size, entry, ROUTE, self.limits)
+        made = self.budgets.reserve(ANN, size, entry, [ROUTE], self.limits)
         spared = (None, asyncio.CancelledError)
         stack.push(lambda kind, *_: self.budgets.close(made, failed=kind not in spared))
         return made

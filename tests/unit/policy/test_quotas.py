@@ -5,7 +5,16 @@ import math
 import pytest
 
 from freehold.errors import Exhausted
-from freehold.policy.quotas import Size, Standing, amounts, decide, describe, most
+from freehold.policy.quotas import (
+    Size,
+    Standing,
+    amounts,
+    decide,
+    describe,
+    is_elsewhere_free,
+    mildest,
+    most,
+)
 from freehold.record.cost import cost
 from freehold.record.windows import ends, newest, number, period
 from freehold.store.snapshot import Limit, Route
@@ -66,6 +75,24 @@ def test_of_many_limits_the_longest_refusal_counts() -> None:
     last = decide([minute, never, day], NOON)
     assert last is not None
     assert last.code == "quota.exhausted"
+
+
+def test_only_where_nothing_but_deployments_refuse_may_another_answer() -> None:
+    def of(scope: str, window: str) -> Standing:
+        return Standing(
+            Limit(scope=scope, name="n", measure="tokens", window=window, amount=1), 1, 0, 1
+        )
+
+    theirs = [decide([of("deployment", window)], NOON) for window in ("day", "minute", "total")]
+    refusals = [each for each in theirs if each is not None]
+    assert [is_elsewhere_free(each) for each in refusals] == [True] * 3
+    for scope in ("key", "principal", "team"):
+        own = decide([of("deployment", "total"), of(scope, "minute")], NOON)
+        assert own is not None
+        assert not is_elsewhere_free(own)
+        assert own.retry_after == 60.0
+    assert mildest(refusals).retry_after == 60.0
+    assert mildest(refusals[2:]).retry_after is None
 
 
 @pytest.mark.parametrize(
