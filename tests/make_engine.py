@@ -7,6 +7,7 @@ server that takes the command line of one.
 import hashlib
 import io
 import json
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -54,6 +55,15 @@ params.kv_unified = True
 params.ui = False
 params.verbosity = 2
 params.use_jinja = True
+added = [after for flag, after in zip(sys.argv, sys.argv[1:]) if flag == "--lora-scaled"]
+params.lora_adapters = [
+    xllamacpp.CommonAdapterLoraInfo(path, float(scale))
+    for path, _, scale in (each.rpartition(":") for each in added)
+]
+params.lora_init_without_apply = "--lora-init-without-apply" in sys.argv
+if given.get("--cache-ram") == "0":
+    params.cache_ram_mib = 0
+params.cache_idle_slots = "--no-cache-idle-slots" not in sys.argv
 WRONG
 server = xllamacpp.Server(params)
 threading.Event().wait()
@@ -78,6 +88,18 @@ def source(folder: Path, *, wrong: bool = False, broken: bool = False) -> tuple[
             f"{root}/ggml/CMakeLists.txt": "",
         },
     )
+
+
+def program(folder: Path) -> Path:
+    """Compile the server alone, as a build would lie there, and return the folder it is in."""
+    script, main = folder / "server.py", folder / "main.c"
+    script.write_text(SERVER.replace("WRONG", ""))
+    text = MAIN.replace("PYTHON", json.dumps(sys.executable))
+    main.write_text(text.replace("SCRIPT", json.dumps(str(script))))
+    built = folder / "built"
+    built.mkdir()
+    subprocess.run(["cc", "-o", str(built / "llama-server"), str(main)], check=True)
+    return built
 
 
 def archive(path: Path, files: dict[str, str], *links: tarfile.TarInfo) -> tuple[Path, str]:

@@ -1,6 +1,7 @@
 """What every engine promises; llama.cpp for real."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +12,17 @@ import pytest
 
 from freehold.builtin.engine_llamacpp import LlamaCpp
 from freehold.builtin.engine_openai import OpenAI
+from freehold.models.conversion import convert
 from freehold.runtime import process
-from freehold.runtime.engine import Launch
+from freehold.runtime.engine import Launch, Native
+from freehold.store.blobs import measure
 from tests.house import QUESTION, House, eventually
+from tests.make_checkpoint import Lora, decoder
+from tests.make_engine import program
+from tests.unit.models.test_quarantine import Shop
 
+NATIVE = os.environ.get("FREEHOLD_NATIVE", "")
+"""The folder of a llama.cpp server that was really built: that takes half an hour, so not here."""
 SECRET = "a-secret-for-one-launch"
 LAUNCH = Launch(
     deployment="d", engine="llamacpp", model="m", weights="x", context=1024, slots=1, threads=1
@@ -88,5 +96,83 @@ def test_what_was_tuned_is_how_it_runs(weights: Path, tmp_path: Path, house: Hou
         answer = house.call("POST", "/completion", body, key=SECRET, url=url)
         assert "Paris" in answer.json["content"]
         assert answer.json["timings"]["draft_n_accepted"] > 0  # its own sibling guesses well
+    finally:
+        process.send(identity, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base and an adapter of it, as files that llama.cpp loads."""
+    folder = tmp_path_factory.mktemp("adapted")
+    shop = Shop(folder)
+    made = decoder("qwen2", seed=7)
+    base = shop.bring(made.save(folder / "base"), "some-base")
+    base = convert(base, "f32", shop.workshop, lambda *_: None, 1.0, "me")[0]
+    adapter = shop.bring(Lora(made, 1).save(folder / "lora"), "lora")
+    adapter = convert(adapter, "f32", shop.workshop, lambda *_: None, 1.0, "me")[0]
+    blobs = shop.workshop.blobs
+    shop.database.close()
+    return blobs.path(base.row.digest), blobs.path(adapter.row.digest)
+
+
+@pytest.mark.parametrize("build", ["wheel", "compiled", "native"])
+def test_an_adapter_counts_where_a_request_says_so_and_nowhere_else(
+    build: str, adapted: tuple[Path, Path], tmp_path: Path, house: House
+) -> None:
+    base, adapter = adapted
+    launch = LAUNCH
+    if build == "native" and not NATIVE:
+        pytest.skip("NOT TESTED HERE: FREEHOLD_NATIVE names no folder with a built llama-server")
+    if build == "compiled" and not shutil.which("cc"):
+        pytest.skip("NO COMPILER: cc is not on this machine")
+    if build != "wheel":
+        launch = msgspec.structs.replace(
+            LAUNCH, native=_native(Path(NATIVE) if build == "native" else program(tmp_path))
+        )
+    plain = _logits(launch, base, (), tmp_path / "plain", house, [[]])[0]
+    chosen = [[{"id": 0, "scale": scale}] for scale in (0.0, 1.0, 0.0, 0.5)]
+    told = _logits(launch, base, (adapter,), tmp_path / "adapted", house, chosen)
+    assert len(plain) > 400  # the whole vocabulary
+    assert told[0] == pytest.approx(plain, abs=1e-3)
+    assert told[2] == pytest.approx(plain, abs=1e-3)  # nothing is left of the request before
+    assert max(abs(told[1][token] - plain[token]) for token in plain) > 0.05
+    assert max(abs(told[3][token] - told[1][token]) for token in plain) > 0.01
+
+
+def _native(folder: Path) -> Native:
+    files = tuple((path.name, measure(path)[0]) for path in sorted(folder.iterdir())
+                  if path.is_file() and not path.is_symlink())  # fmt: skip
+    return Native(build="test", directory=str(folder), files=files)
+
+
+def _logits(
+    launch: Launch,
+    base: Path,
+    adapters: tuple[Path, ...],
+    folder: Path,
+    house: House,
+    chosen: list[list[dict[str, float]]],
+) -> list[dict[int, float]]:
+    """Return the log-probabilities of all tokens after a prompt, for each choice of adapters."""
+    folder.mkdir()
+    ready = folder / "ready"
+    command = LlamaCpp().command(launch, base, SECRET, ready, adapters)
+    identity = process.spawn(
+        command.argv, folder / "log", payload=command.payload, environment=dict(os.environ)
+    )
+    try:
+        url = eventually(lambda: ready.exists() and ready.read_text(), "it serves", 60)
+        letter = house.call("POST", "/tokenize", {"content": "a"}, key=SECRET, url=url).json
+        found = []
+        for lora in chosen:
+            # A letter, whatever is likely: half a character would be held back, and its odds too.
+            body = {"prompt": "The quick brown fox", "n_predict": 1, "n_probs": 1000, "lora": lora,
+                    "temperature": 0, "cache_prompt": False,
+                    "logit_bias": [[letter["tokens"][-1], 100.0]]}  # fmt: skip
+            answer = house.call("POST", "/completion", body, key=SECRET, url=url)
+            assert answer.status == 200, answer.body
+            tokens = answer.json["completion_probabilities"][0]["top_logprobs"]
+            found.append({each["id"]: each["logprob"] for each in tokens})
+        return found
     finally:
         process.send(identity, signal.SIGKILL)
