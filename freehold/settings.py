@@ -36,7 +36,9 @@ class Server(Section, frozen=True):
     stops; ``idle_timeout`` how long a connection may do nothing, and the head of a request take;
     ``body_timeout`` how long a body may take, plus a second for every 32 KiB; ``send_timeout`` how
     long a client may take nothing of an answer. ``connections`` is the most a gateway holds,
-    ``streams`` the most requests at a time on one connection of HTTP/2.
+    ``connections_per_peer`` of them from one address (0 is no bound, trusted proxies have none):
+    of more, idle ones are closed, and busy ones refused. ``streams`` is the most requests at a time
+    on one connection of HTTP/2.
 
     ``tls_certificate`` and ``tls_key`` are PEM files, ``tls_key_password`` a reference;
     ``client_ca`` is a PEM file of the authorities whose client certificates are taken, which
@@ -56,6 +58,7 @@ class Server(Section, frozen=True):
     body_timeout: Timeout = 30.0
     send_timeout: Timeout = 30.0
     connections: Count = 2048
+    connections_per_peer: Annotated[int, msgspec.Meta(ge=0)] = 512
     streams: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     tls_certificate: str = ""
     tls_key: str = ""
@@ -211,7 +214,7 @@ class Audit(Section, frozen=True):
     """The durable record of every request.
 
     ``segment_bytes`` is the size at which a file of it rotates. Records are kept for ``keep_days``
-    after they were written, 0 for ever; usage and spending always.
+    after they were written, 0 for ever; usage and spending always, of spending the days.
     """
 
     segment_bytes: Count = 64 * 1024 * 1024

@@ -316,7 +316,11 @@ async def _administer(
         clock=control.clock,
         telemetry=telemetry,
     )
-    own = Server(idle_timeout=INTERNAL_IDLE, body_limit=control.settings.server.body_limit)
+    own = Server(
+        idle_timeout=INTERNAL_IDLE,
+        body_limit=control.settings.server.body_limit,
+        connections_per_peer=0,
+    )
     door = Door(own, Alarms(asyncio.get_running_loop()))
     served = application(control, read_pepper(control.home.pepper), books, door)
     await serve(served, listener, door, Ending(closing, asyncio.Event()))

@@ -118,6 +118,7 @@ class Control(msgspec.Struct, kw_only=True):
     compressing: dict[str, Request] = msgspec.field(default_factory=dict)
     grants: Mapping[str, KeyGrant] = {}
     in_force: tuple[Limit, ...] = ()
+    turn: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the desired state true until ``stop``. No act waits for another, or ends it."""
@@ -129,6 +130,7 @@ class Control(msgspec.Struct, kw_only=True):
             keep("watching limits", self.watch_spending, BEAT, stop),
             keep("taking in records", self.take_in_records, LEDGER_EVERY, stop),
             keep("forgetting old records", self.forget_records, FORGET_EVERY, stop),
+            keep("forgetting old minutes", self.purge_spending, FORGET_EVERY, stop),
             keep("sweeping the registry", self.sweep_registry, FORGET_EVERY, stop),
         )
 
@@ -177,9 +179,7 @@ class Control(msgspec.Struct, kw_only=True):
         nothing was taken away it is trusted, and follows when it can.
         """
         self.grants = self.keys.grants()
-        before, self.in_force = self.in_force, tuple(self.limits.all())
-        # What the cells of a limit hold counts from when every gateway knows of it, not before.
-        self.spending.forget(differing(before, self.in_force))
+        await self._take_limits()
         revision = self.publish()
         if not self.serving:
             return
@@ -188,17 +188,34 @@ class Control(msgspec.Struct, kw_only=True):
                 self.gateways.kill(name)
         await asyncio.to_thread(self.spending.use, self.in_force)
 
+    async def _take_limits(self) -> None:
+        """Have the limits in force that are written, once their cells hold nothing of before.
+
+        What the cells of a limit hold counts from when every gateway knows of it: until this is
+        done none hears of it, and who counts at this moment is waited for elsewhere.
+        """
+        async with self.turn:
+            wanted = tuple(self.limits.all())
+            if others := differing(self.in_force, wanted):
+                await asyncio.to_thread(self.spending.forget, others)
+            self.in_force = wanted
+
     async def limits_changed(self) -> None:
         """Put a change of limits in force, like one of keys."""
         await self.keys_changed()
 
-    def watch_spending(self) -> None:
+    async def watch_spending(self) -> None:
         """Keep the shared numbers right when a board is damaged or the clock goes back."""
         with suppress(FreeholdError):
             if self.spending.is_damaged():
                 self.spending.start(self.in_force, self.gateways.kill_all)
             told = self.publisher.load(self.gateways.names).settled
-            self.spending.watch(told=told)
+            await self.spending.watch(told=told)
+
+    async def purge_spending(self) -> None:
+        """Delete minutes of spending that no limit can come back to."""
+        purge = partial(self.spending.purge, LEDGER_PAUSE)
+        await asyncio.get_running_loop().run_in_executor(self.bookkeeper, purge)
 
     def ensure_admin(self) -> NewKey | None:
         """Make an administrator's key where no other one can administer, as on the first start."""

@@ -5,6 +5,7 @@ a limit is new, when nothing ran or the machine has restarted, when a board is d
 clock has gone back to a window that the cells no longer hold.
 """
 
+import asyncio
 import hashlib
 import threading
 import time
@@ -22,7 +23,7 @@ from freehold.policy.plans import Plans
 from freehold.policy.settle import journals, read_lines, recover
 from freehold.record.cost import subjects
 from freehold.record.entry import Entry
-from freehold.record.ledger import take_in_journals
+from freehold.record.ledger import forget_minutes, take_in_journals
 from freehold.record.windows import ends, newest, number, period
 from freehold.store.database import Database
 from freehold.store.snapshot import Limit
@@ -30,6 +31,8 @@ from freehold.store.spending import journal_offsets, newest_period, spent
 
 _LATE = 60.0
 """Seconds for which a request that came in a window before still finds it open."""
+MINUTES_KEPT = 2 * 86400.0
+"""Seconds by which the clock may go back and still find what was spent in a minute."""
 _AT_ONCE = 100
 _TRIES = 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -56,6 +59,7 @@ class Spending:
         self._cells: Cells | None = None
         self._limits: list[Limit] = []
         self._watched = 0.0
+        self._read_last: float | None = None
         # The lock of the cells is one between processes: threads of one would share it.
         self._alone = threading.RLock()
 
@@ -105,10 +109,11 @@ class Spending:
             self._limits = list(limits)
             self._count(limits)
 
-    def watch(self, *, told: bool) -> None:
+    async def watch(self, *, told: bool) -> None:
         """Count again for windows that the clock came back to, before anybody needs them.
 
         ``told`` says that every gateway knows the limits in force: then closed ones are opened.
+        Looking is a moment; counting reads journals, which a thread of its own does.
         """
         now = self._clock()
         if self._cells is None or abs(now - self._watched) < 1.0:
@@ -118,10 +123,18 @@ class Spending:
         try:
             self._watched = now
             lost = self._lost(now, (LOST, CLOSED) if told else (LOST,))
-            if lost:
-                self._count(lost)
         finally:
             self._alone.release()
+        if lost:
+            await asyncio.to_thread(self._count_alone, lost)
+
+    def purge(self, pause: float = 0.0) -> int:
+        """Delete the minutes that no limit can come back to; return how many rows that were.
+
+        Called every so often. Between two subjects others get ``pause`` seconds to write.
+        """
+        before, self._read_last = oldest_kept(self._read_last, self._clock()), self._clock()
+        return 0 if before is None else forget_minutes(self._database, before, pause)
 
     def view(self, limit: Limit) -> tuple[int, int]:
         """Return (spent, reserved) of a limit in its present window."""
@@ -191,6 +204,11 @@ class Spending:
                     found.append(limit)
         return found
 
+    def _count_alone(self, limits: Iterable[Limit]) -> None:
+        with self._alone:
+            if self._cells is not None:
+                self._count(limits)
+
     def _count(self, limits: Iterable[Limit]) -> None:
         cells = self._open()
         take_in_journals(self._database, self._audit)
@@ -250,6 +268,15 @@ class Spending:
             else:
                 found += [(1, entry) for _, entry in read_lines(path, begin, end)]
         return found
+
+
+def oldest_kept(last: float | None, now: float) -> float | None:
+    """Return the moment before which recorded minutes may go; None for not now. Pure.
+
+    ``last`` is what the clock said when this was asked before, an hour ago. A clock that jumped
+    ahead since then has left the minutes it will come back to within reach of that.
+    """
+    return None if last is None else min(last, now) - MINUTES_KEPT
 
 
 def _near(limit: Limit, now: float) -> list[int]:

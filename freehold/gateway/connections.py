@@ -6,6 +6,7 @@ found among those of this process and shut down, which the server takes for a cl
 """
 
 import fcntl
+import logging
 import os
 import select
 import socket
@@ -13,15 +14,19 @@ import stat
 import struct
 import termios
 import time
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from freehold.gateway.crowd import place_of
 from freehold.gateway.door import Door
 
 DESCRIPTORS = Path("/dev/fd")
 POLLERS = Path("/proc/self/fdinfo")
+SAID_AGAIN = 60.0
+_log = logging.getLogger("freehold.door")
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -30,33 +35,70 @@ class _Seen(msgspec.Struct, frozen=True):
 
 
 class Connections:
-    """What is connected to the listening socket of this process."""
+    """What is connected to the listening socket of this process.
+
+    ``had_surplus`` says that there were too many when it was looked at last.
+    """
 
     def __init__(self, listener: socket.socket, door: Door) -> None:
         self._port = listener.getsockname()[1]
         self._door = door
         self._seen: dict[int, _Seen] = {}
+        self._said = -SAID_AGAIN
+        self.had_surplus = False
 
     def sweep(self) -> int:
-        """Close what has done nothing for too long; return how many connections there are."""
+        """Close what has done nothing for too long; return how many connections there are.
+
+        Of those that are more than the door takes, idle ones are closed at once.
+        """
         now, busy = time.monotonic(), self._door.busy()
         present: dict[int, _Seen] = {}
+        numbers: dict[str, int] = {}
+        since: dict[str, float] = {}
         for number, inode in _sockets():
             found = self._seen.get(inode) or _Seen(self._peer(number), now)
             present[inode] = found
             peer = found.peer
-            if peer is not None and peer not in busy and self._is_idle(peer, found.since, now):
+            if peer is None:
+                continue
+            numbers[peer] = number
+            since[peer] = self._door.last.get(peer, found.since)
+            last = max(found.since, since[peer])
+            if peer not in busy and now - last > self._door.settings.idle_timeout:
                 self._close(number, peer)
         self._seen = present
-        peers = {found.peer for found in present.values() if found.peer is not None}
-        for peer in self._door.last.keys() - peers:
+        self._end_surplus(numbers, since, busy)
+        for peer in self._door.last.keys() - numbers.keys():
             del self._door.last[peer]
-        self._door.connections = len(peers)
-        return len(peers)
+            self._door.unwelcome.pop(peer, None)
+        self._door.connections = len(numbers)
+        return len(numbers)
 
-    def _is_idle(self, peer: str, since: float, now: float) -> bool:
-        last = max(since, self._door.last.get(peer, 0.0))
-        return now - last > self._door.settings.idle_timeout
+    def _end_surplus(
+        self, numbers: dict[str, int], since: Mapping[str, float], busy: Collection[str]
+    ) -> None:
+        """End those that are too many and do nothing, so that others get in."""
+        crowd = self._door.crowd
+        crowd.census(numbers)
+        surplus = crowd.surplus(since, busy)
+        self.had_surplus = bool(surplus)
+        for peer in surplus:
+            self._close(numbers.pop(peer), peer)
+        if surplus:
+            crowd.census(numbers)
+            self._say(len(surplus), place_of(surplus[0]))
+
+    def _say(self, count: int, place: str) -> None:
+        now = time.monotonic()
+        if now - self._said > SAID_AGAIN:
+            self._said = now
+            _log.warning(
+                "closed %s idle connections, more than server.connections or connections_per_peer "
+                "allow; the first was of %s",
+                count,
+                place,
+            )
 
     def _peer(self, number: int) -> str | None:
         """Return who is at the other end when the connection came in through our door."""

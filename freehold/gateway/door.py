@@ -6,16 +6,21 @@ connection ends or the process does.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from freehold.errors import FreeholdError, Invalid, TooLarge, Unavailable, WrongMethod
 from freehold.gateway import cors
 from freehold.gateway.alarm import Alarms
 from freehold.gateway.cors import Headers
+from freehold.gateway.crowd import Crowd
 from freehold.gateway.ids import Ids
 from freehold.gateway.peers import client_of, networks
 from freehold.runtime.standing import Standing
 from freehold.settings import Server
+
+COUNTED_AGAIN = 0.05
+"""Seconds until all connections are counted again when that has made no room for a newcomer."""
 
 BYTES_A_SECOND = 32 * 1024
 """The slowest a body may come once ``body_timeout`` is over."""
@@ -38,6 +43,8 @@ class Guest(Protocol):
 class Request(Protocol):
     """What the door looks at of a request."""
 
+    peer: str
+
     @property
     def http_version(self) -> str:
         """``1``, ``1.1`` or ``2``."""
@@ -58,7 +65,11 @@ class Request(Protocol):
 
 
 class Door:
-    """One a process. ``draining`` and ``closing`` are set once and stay."""
+    """One a process. ``draining`` and ``closing`` are set once and stay.
+
+    ``recount`` brings the connections of ``crowd`` up to date; ``unwelcome`` are those that were
+    one too many, and why.
+    """
 
     def __init__(self, settings: Server, alarms: Alarms) -> None:
         self.settings = settings
@@ -68,8 +79,12 @@ class Door:
         self.closing = False
         self.connections = 0
         self.last: dict[str, float] = {}
+        self.recount: Callable[[], object] = lambda: None
+        self.unwelcome: dict[str, FreeholdError] = {}
         self._inside: set[Guest] = set()
         self._trusted = networks(settings.trusted_proxies)
+        self.crowd = Crowd(settings.connections, settings.connections_per_peer, self._trusted)
+        self._recounts_from = 0.0
         cors.check_origins(settings.cors_origins)
 
     def standing(self) -> Standing:
@@ -93,11 +108,25 @@ class Door:
     def enter(self, guest: Guest) -> None:
         """Count a request in."""
         self._inside.add(guest)
+        if guest.peer not in self.last:
+            self._meet(guest.peer)
 
     def leave(self, guest: Guest) -> None:
         """Count it out."""
         self._inside.discard(guest)
         self.last[guest.peer] = time.monotonic()
+
+    def _meet(self, peer: str) -> None:
+        """Look at a connection that has not asked for anything before: is it one too many?"""
+        now = self.last[peer] = time.monotonic()
+        self.crowd.arrive(peer)
+        if self.crowd.refusal(peer) is None:
+            return
+        if now > self._recounts_from:
+            self.recount()
+        if (refusal := self.crowd.refusal(peer)) is not None:
+            self._recounts_from = now + COUNTED_AGAIN  # there was nothing to make room with
+            self.unwelcome[peer] = refusal
 
     def close(self) -> None:
         """Let go of every request that is left."""
@@ -107,6 +136,8 @@ class Door:
 
     def refusal(self, request: Request, guest: Guest) -> FreeholdError | None:
         """Return why a request goes no further, whatever it is for."""
+        if self.unwelcome and guest.peer in self.unwelcome:
+            return self.unwelcome[guest.peer]
         if request.length_of_url > self.settings.url_limit:
             return TooLarge(
                 "invalid.url_too_long",
@@ -139,7 +170,8 @@ class Door:
         if self.settings.cors_origins:
             origin = request.header("origin")
             found = found + cors.answer_headers(origin, self.settings.cors_origins)
-        if self.draining and request.http_version != "2":
+        ends = self.draining or (self.unwelcome and request.peer in self.unwelcome)
+        if ends and request.http_version != "2":
             found = found + _CLOSE
         return found
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,6 +27,12 @@ SETTLE = 0.05
 LAST_WORDS = 1.0
 """Seconds for the records of requests that are let go at the end."""
 DRAINING_BEAT = 0.05
+CROWDED_BEAT = 0.5
+"""Seconds between two looks at the connections when more than half are taken."""
+FULL_BEAT = 0.1
+"""The same while there were too many: the next ones wait to be accepted."""
+DESCRIPTORS = 1024
+"""What a gateway opens beside its connections and those to engines."""
 PROBES = 3
 Application = Callable[[Any, Any], Awaitable[None]]
 
@@ -62,7 +69,7 @@ class _Server(Granian):
             websockets=False,
             log_enabled=False,
             backlog=BACKLOG,
-            backpressure=settings.connections,
+            backpressure=settings.connections + spare(settings.connections),
             http1_settings=HTTP1Settings(
                 header_read_timeout=int(settings.idle_timeout * 1000),
                 max_buffer_size=settings.head_limit,
@@ -83,6 +90,23 @@ class _Server(Granian):
         holder: Any = _granian.SocketHolder
         self._shd: Any = holder(self.descriptor, False, BACKLOG)
         self._sfd: Any = self.descriptor
+
+
+def spare(connections: int) -> int:
+    """Return how many connections more than the door takes are accepted, to be told so.
+
+    The server itself, once it holds what it may, leaves further ones waiting without a word.
+    """
+    return max(16, connections // 8)
+
+
+def allow_descriptors(connections: int) -> None:
+    """Have the kernel allow as many open sockets as so many connections, and engines, need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * (connections + spare(connections)) + DESCRIPTORS
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -136,7 +160,9 @@ async def serve(
     ``started`` is called once connections are accepted. What runs after the grace is let go.
     """
     bound_sending(listener, door.settings.send_timeout)
+    allow_descriptors(door.settings.connections)
     connections = Connections(listener, door)
+    door.recount = connections.sweep
     server = _Server(application, listener, door.settings, tls)
     task = asyncio.ensure_future(server.serve())
     waiting = [asyncio.ensure_future(event.wait()) for event in (ending.stop, ending.drain)]
@@ -183,5 +209,8 @@ async def _lead_away(
 async def _sweep(connections: Connections, door: Door) -> None:
     beat = max(0.1, min(2.0, door.settings.idle_timeout / 4))
     while True:
-        await asyncio.sleep(beat)
+        pace = FULL_BEAT if connections.had_surplus else beat
+        if 2 * door.connections > door.settings.connections:
+            pace = min(pace, CROWDED_BEAT)
+        await asyncio.sleep(pace)
         connections.sweep()

@@ -12,10 +12,11 @@ import msgspec
 
 from freehold.record.entry import Entry
 from freehold.record.spending import spending
+from freehold.record.windows import MINUTE, period
 from freehold.store import ledger
 from freehold.store.database import Database
 from freehold.store.ledger import RecordRow, UsageRow
-from freehold.store.spending import journal_offsets
+from freehold.store.spending import journal_offsets, old_minutes, remove_minutes
 
 BATCH = 256 * 1024
 """Bytes taken in at a time: others wait to write no longer than that takes."""
@@ -58,6 +59,22 @@ def forget_old(database: Database, directory: Path, before: float, pause: float 
         if gone < FORGOTTEN_AT_ONCE:
             return
         time.sleep(pause)
+
+
+def forget_minutes(database: Database, before: float, pause: float = 0.0) -> int:
+    """Delete spending by minute from before a moment (epoch seconds); days are kept for ever.
+
+    Return how many rows that were. Between two subjects others get ``pause`` seconds to write.
+    """
+    minute = period("minute", int(before // MINUTE))
+    with database.reading() as connection:
+        subjects = old_minutes(connection, minute)
+    gone = 0
+    for scope, name in subjects:
+        with database.transaction() as connection:
+            gone += remove_minutes(connection, scope, name, minute)
+        time.sleep(pause)
+    return gone
 
 
 def records(

@@ -1,18 +1,18 @@
 """Rows of what was spent, by subject and period: the durable truth behind the shared counters.
 
 A period is a UTC minute (``2026-01-31T23:59``) or day (``2026-01-31``). Months and totals are sums
-of days.
+of days. Days are kept for ever, minutes as long as a limit may come back to them.
 """
 
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from freehold.store.tables import JOURNALS, SPENDING
 
-_DAY = len("2026-01-31")
+_DAY, _MINUTE = len("2026-01-31"), len("2026-01-31T23:59")
 _AMOUNTS = ("requests", "tokens_in", "tokens_out", "money")
 
 
@@ -66,6 +66,27 @@ def newest_period(connection: Connection, scope: str, name: str, length: int) ->
         func.length(SPENDING.c.period) == length,
     )
     return connection.execute(statement).scalar() or ""
+
+
+def old_minutes(connection: Connection, before: str) -> list[tuple[str, str]]:
+    """Return whose minutes (scope, name) there are from before a minute."""
+    statement = (
+        select(SPENDING.c.scope, SPENDING.c.name)
+        .where(func.length(SPENDING.c.period) == _MINUTE, SPENDING.c.period < before)
+        .distinct()
+    )
+    return [(scope, name) for scope, name in connection.execute(statement)]
+
+
+def remove_minutes(connection: Connection, scope: str, name: str, before: str) -> int:
+    """Delete what a subject spent by minute before a minute; return how many rows."""
+    statement = delete(SPENDING).where(
+        SPENDING.c.scope == scope,
+        SPENDING.c.name == name,
+        SPENDING.c.period < before,
+        func.length(SPENDING.c.period) == _MINUTE,
+    )
+    return connection.execute(statement).rowcount
 
 
 def journal_offsets(connection: Connection) -> Mapping[str, int]:

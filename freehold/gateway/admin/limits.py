@@ -1,6 +1,8 @@
 """Limits: set, listed with what is used of them, removed; in force when the answer comes."""
 
+import asyncio
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -40,7 +42,8 @@ async def list_limits(ask: Ask, control: Control) -> list[LimitView]:
     """List limits and what is used of them."""
     await control.take_in_records()
     of = ask.query.get("of")
-    return [view(limit, control) for limit in control.limits.all() if of in (None, _of(limit))]
+    found = [limit for limit in control.limits.all() if of in (None, _of(limit))]
+    return await _views(found, control)
 
 
 async def set_limits(ask: Ask, control: Control) -> list[LimitView]:
@@ -50,7 +53,7 @@ async def set_limits(ask: Ask, control: Control) -> list[LimitView]:
         _check_subject(limit, control)
     control.limits.put(wanted, control.clock(), ask.principal.name)
     await control.limits_changed()
-    return [view(limit, control) for limit in wanted]
+    return await _views(wanted, control)
 
 
 async def remove_limits(ask: Ask, control: Control) -> list[LimitView]:
@@ -66,10 +69,15 @@ async def remove_limits(ask: Ask, control: Control) -> list[LimitView]:
     ]
     if not unwanted:
         raise Missing("missing.limit", f"no such limit of {scope}:{name}: see freehold limit list")
-    shown = [view(limit, control) for limit in unwanted]
+    shown = await _views(unwanted, control)
     control.limits.remove(unwanted)
     await control.limits_changed()
     return shown
+
+
+async def _views(limits: Sequence[Limit], control: Control) -> list[LimitView]:
+    """Return limits with what is used of them; who counts meanwhile is waited for elsewhere."""
+    return await asyncio.to_thread(lambda: [view(limit, control) for limit in limits])
 
 
 def view(limit: Limit, control: Control) -> LimitView:
