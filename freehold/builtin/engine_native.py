@@ -24,6 +24,8 @@ from freehold.settings import environment
 
 SERVER = "llama-server"
 LOOK_EVERY = 0.05
+CARDS = ("GGML_VK_VISIBLE_DEVICES",)
+"""Variables that say which graphics cards there are, of those that begin like a setting."""
 
 
 def arguments(order: Order, key_file: str) -> list[str]:
@@ -70,11 +72,14 @@ def _adapters(order: Order) -> list[str]:
 
 
 def surroundings(given: Mapping[str, str], directory: str) -> dict[str, str]:
-    """Return the server's environment: what would change its settings unseen is left out. Pure."""
+    """Return the server's environment: what would change its settings unseen is left out. Pure.
+
+    Which cards may be used is the operator's to say, and stays, whatever the vendor's name for it.
+    """
     kept = {
         name: value
         for name, value in given.items()
-        if not name.startswith(("LLAMA_", "GGML_", "HF_", "LD_", "DYLD_"))
+        if name in CARDS or not name.startswith(("LLAMA_", "GGML_", "HF_", "LD_", "DYLD_"))
     }
     return kept | {"LD_LIBRARY_PATH": directory, "DYLD_LIBRARY_PATH": directory}
 

@@ -62,7 +62,8 @@ def build(
     with connected(options) as client:
         result = follow(client, client.post("/api/engines", body), "engine")
         text = _table(client.get("/api/engines"))
-    emit(options, result, f"built {result['id']}\n{text}")
+    advice = f"\n{result['advice']}" if result["advice"] else ""
+    emit(options, result, f"built {result['id']}{advice}\n{text}")
 
 
 @command(engine)

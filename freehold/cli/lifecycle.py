@@ -11,7 +11,7 @@ import msgspec
 
 from freehold.cli.client import connected
 from freehold.cli.command import Options, command
-from freehold.cli.output import emit, say, table
+from freehold.cli.output import emit, how_far, say, table
 from freehold.cli.words import counted, size
 from freehold.control.gateways import stop_leftovers
 from freehold.control.home import Home
@@ -97,8 +97,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{counted(len(damaged), 'file')} DAMAGED on disk: freehold model storage"
     for job in found["jobs"]:
-        so_far = f" {size(job['done'])} of {size(job['total'])}" if job["total"] else ""
-        yield f"job {job['id']} {job['kind']} {job['subject']}: {job['stage']}{so_far}"
+        yield f"job {job['id']} {job['kind']} {job['subject']}: {job['stage']}{how_far(job)}"
 
 
 def _row(d: dict[str, Any]) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """What goes out: results on stdout, everything else on stderr."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,15 @@ import msgspec
 
 from freehold.cli.command import Options
 from freehold.cli.progress import progress
+from freehold.cli.words import size
 from freehold.errors import FreeholdError
 
 if TYPE_CHECKING:  # it brings HTTP and processes with it, which a table does not need
     from freehold.cli.client import Client
 
 POLL = "0.3"
+PATIENCE, RETRY = 15.0, 0.3
+"""Seconds for which nobody need answer of a job that was begun; between two questions."""
 COUNTED = ("engine", "tune")
 """Kinds of jobs whose progress is steps, not bytes."""
 
@@ -51,13 +55,35 @@ def follow(client: "Client", job: dict[str, Any], label: str) -> dict[str, Any]:
                 shown.percent(job["stage"], job["done"] / job["total"])
             elif job["stage"] != "queued":
                 shown.show(job["stage"], job["done"], job["total"])
-            job = client.get(f"/api/jobs/{job['id']}", wait=POLL)
+            job = _standing(client, job)
         if job["state"] == "done" and job["total"] and job["kind"] not in COUNTED:
             shown.show(job["stage"], job["total"], job["total"])
     if job["error"]:
         raise FreeholdError(job["error"]["code"], job["error"]["message"])
     result: dict[str, Any] = job["result"]
     return result
+
+
+def how_far(job: dict[str, Any]) -> str:
+    """Return how far a job's stage is, as people read it: nothing where nobody knows."""
+    if not job["total"]:
+        return ""
+    if job["kind"] in COUNTED:
+        return f" {job['done'] / job['total']:.0%}"
+    return f" {size(job['done'])} of {size(job['total'])}"
+
+
+def _standing(client: "Client", job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job as it stands. Who does it may be too busy to be heard for a moment."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            found: dict[str, Any] = client.get(f"/api/jobs/{job['id']}", wait=POLL)
+            return found
+        except FreeholdError as error:
+            if error.code != "unavailable.control" or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY)
 
 
 def _cell(value: object) -> str:

@@ -17,6 +17,7 @@ from freehold.control.jobs import Job
 from freehold.errors import Conflict, FreeholdError, Missing, Unavailable
 from freehold.models.deploy import LOCAL_ENGINE
 from freehold.models.engines import build as compiling
+from freehold.models.engines.hardware import look
 from freehold.models.engines.match import ROUNDS, Setting, match, smallest_of_each
 from freehold.models.engines.source import PINNED, Archives, given, unpack
 from freehold.models.registry import Version
@@ -51,7 +52,7 @@ class _Trials(msgspec.Struct, frozen=True):
 def start_build(control: Control, wish: Wish, by: str) -> Job:
     """Start compiling an engine; it appears once it answers like the wheel, and is measured."""
     tools = compiling.find_tools()
-    backend = compiling.choose_backend(wish.backend)
+    plan = compiling.plan(wish.backend, look())
     tried = _Trials(_versions(control, wish.models), wish.rounds)
 
     def work(progress: Progress) -> dict[str, object]:
@@ -61,21 +62,22 @@ def start_build(control: Control, wish: Wish, by: str) -> Job:
                 "source": digest,
                 "compiler": compiling.compiler_version(tools),
                 "processor": _processor(),
-                "options": " ".join(compiling.OPTIONS),
+                "options": " ".join([*compiling.OPTIONS, *plan.options]),
             }
-            build_id = _id(backend, made)
+            build_id = _id(plan.backend, made)
             root = unpack(archive, yard.root / f"source-{digest[:16]}", progress)
             jobs = wish.jobs or max(1, len(os.sched_getaffinity(0)))
             binary = compiling.compile_server(
-                root, yard.root / build_id, tools, backend, jobs, progress
+                root, yard.root / build_id, tools, plan, jobs, progress
             )
             build = _register(
-                control, yard, build_id, "native", backend, made, [binary], tried, progress, by
-            )
+                control, yard, build_id, "native", plan.backend, made, [binary], tried, progress,
+                by,
+            )  # fmt: skip
             yard.done()
-        return _told(build)
+        return {**_told(build), "advice": plan.advice}
 
-    return control.jobs.start("engine", f"build {backend}", work, same=wish)
+    return control.jobs.start("engine", f"build {plan.backend}", work, same=wish)
 
 
 def start_pick(

@@ -96,7 +96,10 @@ class Pushes:
         by: str,
     ) -> int:
         text = f"pushed:{repository}@{digest}"
-        source = Pushed(text, chosen, (found.annotations or {}).get(LICENCES), self._file)
+        licence = (found.annotations or {}).get(LICENCES)
+        uploads = self._repositories.uploads
+        is_new = lambda digest: uploads.blob(digest) is not None  # noqa: E731
+        source = Pushed(text, chosen, licence, self._file, is_new)
         own = msgspec.structs.replace(shop, sources={"pushed": source})
         version, _ = bring_in(Arrival(source=text, name=repository), own, progress, now, by)
         for artifact in version.artifacts:

@@ -148,11 +148,18 @@ class Repositories:
         except Missing:
             return None
 
-    def finish(self, repository: str, upload: Path, digest: str, now: float) -> None:
-        """Make a blob of an upload; blocks while the bytes are read."""
+    def finish(
+        self, repository: str, upload: Path, digest: str, now: float, known: str = ""
+    ) -> None:
+        """Make a blob of an upload; blocks until it is on disk.
+
+        ``known`` is what a gateway says of it, ``BYTES:SHA256``; else its bytes are read.
+        """
         hexadecimal = check_digest(digest)
-        size = self.uploads.check(upload, hexadecimal)
-        with self._database.transaction() as connection:
+        with (
+            self.uploads.whole(upload, hexadecimal, known) as size,
+            self._database.transaction() as connection,
+        ):
             rows.put_blob(connection, repository, digest, size, now)
             # Within: a sweep finds the blob and its row, or neither.
             self.uploads.admit(upload, hexadecimal)

@@ -4,14 +4,19 @@ Uploads are files that gateways append to; they are on disk so that any gateway,
 of this process, can go on with them. A blob has its name only once its bytes are whole.
 """
 
+import fcntl
 import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from freehold.errors import DigestMismatch, Invalid, Missing
+from freehold.errors import Conflict, DigestMismatch, Invalid, Missing
 from freehold.store.blobs import measure
+from freehold.store.files import sync
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -41,32 +46,37 @@ class Uploads:
             raise Missing("missing.upload", f"no upload {upload!r:.40}: it is over, begin again")
         return found
 
-    def check(self, path: Path, digest: str) -> int:
-        """Return the bytes of an upload that has this digest (hex).
+    @contextmanager
+    def whole(self, path: Path, digest: str, known: str = "") -> Iterator[int]:
+        """Yield the bytes of an upload that has this digest (hex); nobody writes to it meanwhile.
 
+        ``known`` is ``BYTES:SHA256`` where a gateway hashed it as it came; it is read otherwise.
         Other bytes than the digest says are deleted: ``DigestMismatch``.
         """
         try:
-            found, size = measure(path)
+            file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
             raise Missing("missing.upload", "another request has finished this upload") from error
-        if found != digest:
-            path.unlink(missing_ok=True)
-            raise DigestMismatch(
-                "invalid.digest",
-                f"the bytes are sha256:{found}, not sha256:{digest}: nothing was kept",
-            )
-        _sync(path)
-        return size
+        with file:
+            _lock(file, path)
+            size, _, found = known.partition(":")
+            if not found or size != str(os.fstat(file.fileno()).st_size):
+                found, measured = measure(path)
+                size = str(measured)
+            if found != digest:
+                path.unlink(missing_ok=True)
+                raise DigestMismatch(
+                    "invalid.digest",
+                    f"the bytes are sha256:{found}, not sha256:{digest}: nothing was kept",
+                )
+            os.fsync(file.fileno())
+            yield int(size)
 
     def admit(self, path: Path, digest: str) -> None:
-        """Make a blob of an upload that was checked."""
-        try:
-            path.chmod(0o444)
-            path.replace(self._place(digest))
-        except FileNotFoundError as error:
-            raise Missing("missing.upload", "another request has finished this upload") from error
-        _sync(self._blobs)
+        """Make a blob of an upload that is whole."""
+        path.chmod(0o444)
+        path.replace(self._place(digest))
+        sync(self._blobs)
 
     def blob(self, digest: str) -> Path | None:
         """Return where a blob lies, None where it is not here."""
@@ -99,9 +109,14 @@ class Uploads:
         return self._blobs / digest
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Make sure that no gateway writes to an upload, and that it is still one."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Conflict("conflict.upload", "another request writes to this upload") from error
+    raise Missing("missing.upload", "another request has finished this upload")

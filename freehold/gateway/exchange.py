@@ -1,6 +1,7 @@
 """One HTTP exchange: the request as we read it, and the answer as it goes out."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -196,22 +197,26 @@ class Exchange:
         """
         length, received, empty = self._length(), 0, 0
         pieces = self._iterator = aiter(self._protocol)
-        while True:
-            try:
-                async with asyncio.timeout(self._door.settings.body_timeout):
+        patience, alarms = self._door.settings.body_timeout, self._door.alarms
+        deadline = Deadline(alarms, patience)
+        try:
+            with deadline:
+                while True:
                     piece = await anext(pieces)
-            except StopAsyncIteration:
-                break
-            except TimeoutError:
-                raise TooLate(
-                    "invalid.body_too_slow", "the body did not come in time: send it faster"
-                ) from None
-            except RuntimeError as error:
-                raise Gone from error
-            empty += not piece
-            received += len(piece)
-            if piece:
-                yield piece
+                    empty += not piece
+                    received += len(piece)
+                    if piece:
+                        deadline.due = math.inf  # what is done with it is not the sender's time
+                        yield piece
+                    deadline.due = alarms.now + patience
+        except StopAsyncIteration:
+            pass
+        except TimeoutError:
+            raise TooLate(
+                "invalid.body_too_slow", "the body did not come in time: send it faster"
+            ) from None
+        except RuntimeError as error:
+            raise Gone from error
         self._read = True
         if empty > 1 or (length is not None and received != length):
             raise Invalid("invalid.body", "the body is not whole: it broke off or is malformed")

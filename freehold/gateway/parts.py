@@ -12,6 +12,7 @@ from freehold.gateway.dispatch import Dispatch
 from freehold.gateway.door import Door
 from freehold.gateway.follow import Follower
 from freehold.gateway.recorded import Books
+from freehold.gateway.spool import Digests
 from freehold.gateway.upstream import Upstream
 from freehold.identity.keys import Callers
 from freehold.runtime.circuits import Circuits
@@ -36,3 +37,4 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     allowances: Allowances
     door: Door
     shelf: Shelf
+    digests: Digests = msgspec.field(default_factory=Digests)

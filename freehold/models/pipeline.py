@@ -188,7 +188,11 @@ def _store(fetched: Fetched, shop: Workshop, progress: Progress) -> tuple[Artifa
     try:
         for name, path in fetched.files.items():
             digest, size = shop.blobs.add(
-                path, move=fetched.moved, progress=lambda n, of: progress("store", n, of)
+                path,
+                move=fetched.moved,
+                expected=fetched.digests.get(name),
+                is_hashed=name in fetched.hashed,
+                progress=lambda n, of: progress("store", n, of),
             )
             made.append(Artifact(name=name, digest=digest, bytes=size))
     except BaseException:

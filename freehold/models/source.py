@@ -37,6 +37,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     says that the registry may move the files instead of copying them (they are scratch files).
     ``resolved`` is the exact place, revision included, for the lineage. ``card`` is the model card
     and ``signature`` the signature (an OpenSSF bundle) that lie beside the files there.
+    ``digests`` are the SHA-256 (hex) that files must have. Those in ``hashed`` were hashed as they
+    came to where they lie, where nobody else writes: they are not read again to be stored.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     notice: str | None = None
     card: str | None = None
     signature: bytes | None = None
+    digests: Mapping[str, str] = {}
+    hashed: frozenset[str] = frozenset()
 
 
 class Source(Protocol):

@@ -1,4 +1,8 @@
-"""What every engine promises; llama.cpp for real."""
+"""What every engine promises; llama.cpp for real, as the wheel and as a build for this machine.
+
+A build takes a quarter of an hour, so none is made here: ``freehold engine build``, then copy its
+folder ``HOME/engines/ID`` to ``.cache/native-build``.
+"""
 
 import os
 import shutil
@@ -8,14 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from freehold.builtin.engine_llamacpp import LlamaCpp
 from freehold.builtin.engine_openai import OpenAI
+<<<<<<< HEAD
 from freehold.models.conversion import convert
 from freehold.runtime import process
 from freehold.runtime.engine import Launch, Native
 from freehold.store.blobs import measure
+=======
+from freehold.models.engines.bench import running as started
+from freehold.models.engines.match import same_tokens
+from freehold.runtime import process
+from freehold.runtime.builds import Build
+from freehold.runtime.engine import Launch, Native
+from tests.conftest import ROOT
+>>>>>>> forge
 from tests.house import QUESTION, House, eventually
 from tests.make_checkpoint import Lora, decoder
 from tests.make_engine import program
@@ -29,11 +43,39 @@ LAUNCH = Launch(
 )
 
 
+BUILD = ROOT / ".cache" / "native-build"
+
+
 @pytest.fixture(scope="module")
-def running(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def native() -> Launch:
+    """How a build is launched."""
+    if not (BUILD / "build.json").is_file():
+        pytest.skip(
+            "NOT TESTED HERE: no engine was built. Run freehold engine build, and copy its folder "
+            "HOME/engines/ID to .cache/native-build"
+        )
+    build = msgspec.json.decode((BUILD / "build.json").read_bytes(), type=Build)
+    files = tuple(sorted(build.files.items()))
+    found = Native(build=build.id, directory=str(BUILD), files=files)
+    return msgspec.structs.replace(LAUNCH, native=found)
+
+
+@pytest.fixture(scope="module", params=["wheel", "native"])
+def launch(request: pytest.FixtureRequest) -> Launch:
+    """How each llama.cpp that is here is launched."""
+    if request.param == "wheel":
+        return LAUNCH
+    found: Launch = request.getfixturevalue("native")
+    return found
+
+
+@pytest.fixture(scope="module")
+def running(
+    launch: Launch, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, int]]:
     folder = tmp_path_factory.mktemp("engine")
     ready = folder / "ready"
-    command = LlamaCpp().command(LAUNCH, weights, SECRET, ready)
+    command = LlamaCpp().command(launch, weights, SECRET, ready)
     assert SECRET not in " ".join(command.argv)
     identity = process.spawn(
         command.argv, folder / "log", payload=command.payload, environment=dict(os.environ)
@@ -60,11 +102,26 @@ def test_its_secret_is_in_no_command_line(running: tuple[str, int]) -> None:
     assert SECRET.encode() not in Path(f"/proc/{running[1]}/environ").read_bytes()
 
 
-def test_a_broken_file_ends_the_child_with_words(tmp_path: Path) -> None:
+def test_it_is_the_process_that_was_started(
+    running: tuple[str, int], launch: Launch, house: House
+) -> None:
+    """So that ending, watching and measuring it mean it."""
+    url, pid = running
+    owners = {
+        each.pid
+        for each in psutil.net_connections("tcp4")
+        if each.status == psutil.CONN_LISTEN and each.laddr.port == int(url.rpartition(":")[2])
+    }
+    assert owners == {pid}
+    if launch.native is not None:
+        assert psutil.Process(pid).exe().endswith("/llama-server")
+
+
+def test_a_broken_file_ends_the_child_with_words(tmp_path: Path, launch: Launch) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\0" * 100)
     ready = tmp_path / "ready"
-    command = LlamaCpp().command(LAUNCH, broken, SECRET, ready)
+    command = LlamaCpp().command(launch, broken, SECRET, ready)
     identity = process.spawn(
         command.argv, tmp_path / "log", payload=command.payload, environment=dict(os.environ)
     )
@@ -80,10 +137,24 @@ def test_an_endpoint_has_nothing_to_start(tmp_path: Path) -> None:
     assert (engine.streams_only, LlamaCpp.streams_only) == (False, True)
 
 
-def test_what_was_tuned_is_how_it_runs(weights: Path, tmp_path: Path, house: House) -> None:
+def test_a_build_answers_as_the_wheel_does(native: Launch, weights: Path, tmp_path: Path) -> None:
+    quiet = lambda: None  # noqa: E731
+    engine = LlamaCpp()
+    with (
+        started(engine, native, weights, tmp_path / "build", quiet) as build,
+        started(engine, LAUNCH, weights, tmp_path / "wheel", quiet) as wheel,
+    ):
+        found = same_tokens(build, wheel)
+    assert (found.why, found.places) == (None, 96)
+    assert found.agreed >= 95
+
+
+def test_what_was_tuned_is_how_it_runs(
+    weights: Path, tmp_path: Path, house: House, launch: Launch
+) -> None:
     ready = tmp_path / "ready"
     tuned = msgspec.structs.replace(
-        LAUNCH, batch=128, cache_type="q8_0", flash=True, draft="y", drafted=4
+        launch, batch=128, cache_type="q8_0", flash=True, draft="y", drafted=4
     )
     command = LlamaCpp().command(tuned, weights, SECRET, ready, draft=weights)
     assert command is not None

@@ -133,7 +133,10 @@ def test_other_bytes_than_the_digest_are_not_kept(served: House) -> None:
         answer = ask(served, "POST", f"/v2/wrong/blobs/uploads/?digest={odd}", MODEL)
         assert (answer.status, code(answer)) == (400, "DIGEST_INVALID"), odd
     begun = ask(served, "POST", "/v2/wrong/blobs/uploads/").headers["location"]
-    assert code(ask(served, "PUT", f"{begun}?digest={wrong}", MODEL)) == "DIGEST_INVALID"
+    # What gateways say of bytes to control, no client can.
+    claimed = {"x_freehold_hashed": f"{len(MODEL)}:{wrong[7:]}", "x_freehold_step": "done"}
+    answer = ask(served, "PUT", f"{begun}?digest={wrong}", MODEL, **claimed)
+    assert (answer.status, code(answer)) == (400, "DIGEST_INVALID")
     assert ask(served, "DELETE", begun).status == 404
 
 
@@ -205,6 +208,31 @@ def test_a_model_that_does_not_pass_the_scan_is_never_visible(served: House) -> 
     assert ask(served, "GET", "/v2/evil/manifests/v1").status == 404
     assert code(ask(served, "GET", "/v2/evil/tags/list")) == "NAME_UNKNOWN"
     assert served.call("GET", "/api/models/evil").status == 404
+
+
+def test_what_is_in_quarantine_is_not_served(served: House) -> None:
+    template = "{{ ''.__class__ }}"
+    bad = gguf({"general.architecture": "llama", "tokenizer.chat_template": template})
+    push_model(served, "held", model=bad)
+    assert served.call("GET", "/api/models/held").json["versions"][0]["quarantine"]["open"]
+    blob = f"/v2/held/blobs/{digest(bad)}"
+    for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"range": "bytes=0-3"})):
+        answer = ask(served, method, blob, **headers)
+        assert answer.status == 403, method
+        assert bad[:4] not in answer.body
+    answer = ask(served, "GET", blob)
+    assert (code(answer), "quarantine" in answer.json["errors"][0]["message"]) == ("DENIED", True)
+    # Nor by way of another repository, nor to another registry.
+    mount = f"/v2/other/blobs/uploads/?mount={digest(bad)}&from=held"
+    assert ask(served, "POST", mount).status == 403
+    assert ask(served, "GET", f"/v2/other/blobs/{digest(bad)}").status == 404
+    failed = served.run_cli("model", "push", "held:1", "oci://127.0.0.1:9/held:v1")
+    assert (failed.returncode, "quarantine" in failed.stderr) == (1, True), failed.stderr
+    # Two people may release it: then it is like any other.
+    path = "/api/models/held/versions/1/release"
+    for reason, key in ((" our own", "admin"), ("", served.make_key("admin"))):
+        assert served.call("POST", path, {"reason": reason}, key=key).status == 200
+    assert ask(served, "GET", blob).body == bad
 
 
 def test_imported_versions_are_artifacts_too(served: House, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from freehold.gateway.oci.routes import METHODS, Operation
 from freehold.gateway.oci.steps import (
     ASK,
     FILE,
+    HASHED,
     LENGTH,
     LONGEST_IMPORT,
     METHOD,
@@ -221,7 +222,8 @@ class Request:
 
     async def _finish(self, path: Path, digest: str) -> Last:
         check_digest(digest)
-        finish = partial(self.repositories.finish, self.name, path, digest, self.now)
+        known = self.exchange.header(HASHED) or ""
+        finish = partial(self.repositories.finish, self.name, path, digest, self.now, known)
         try:
             await asyncio.to_thread(finish)
         except DigestMismatch as error:  # of what was sent, not of what we have

@@ -4,23 +4,11 @@ What is read goes from its file to the socket; what is written is appended to an
 comes. Neither is ever held in memory.
 """
 
-import asyncio
-import errno
-import fcntl
-import os
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote
 
-from freehold.errors import (
-    Conflict,
-    FreeholdError,
-    OutOfRange,
-    TooLarge,
-    Unavailable,
-)
+from freehold.errors import FreeholdError, OutOfRange
 from freehold.gateway.exchange import Exchange, Whole
 from freehold.gateway.forward import Answer, ask_control
 from freehold.gateway.oci.routes import Operation
@@ -29,6 +17,7 @@ from freehold.gateway.oci.steps import (
     CHALLENGE,
     DONE,
     FILE,
+    HASHED,
     LENGTH,
     LONGEST_IMPORT,
     METHOD,
@@ -37,9 +26,9 @@ from freehold.gateway.oci.steps import (
     refused,
 )
 from freehold.gateway.parts import Parts
+from freehold.gateway.spool import append, no_space, too_large
 from freehold.models.oci.manifest import MOST_BYTES
 
-BATCH = 4 * 1024 * 1024
 BACK = (
     "content-type", "content-length", "docker-content-digest", "docker-distribution-api-version",
     "docker-upload-uuid", "etag", "link", "location", "oci-filters-applied", "oci-subject",
@@ -84,8 +73,9 @@ async def _ask(
     patience: float = 60.0,
     step: str = "",
     method_of: str = "",
+    hashed: str = "",
 ) -> Answer:
-    also = [(METHOD, method_of or exchange.method), (STEP, step)]
+    also = [(METHOD, method_of or exchange.method), (STEP, step), (HASHED, hashed)]
     if (told := exchange.header("content-range")) is not None:
         also.append(("content-range", told))
     return await ask_control(exchange, parts, method, path, body, also=also, patience=patience)
@@ -107,63 +97,21 @@ async def _append(exchange: Exchange, path: str, method: str, parts: Parts) -> A
     file = Path(unquote(place.headers[FILE]))
     start, limit = int(place.headers[START]), int(place.headers[LENGTH])
     _check_room(exchange.header("content-length") or "", file, start, limit)
-    await _write(exchange.pieces(), file, start, limit)
+    size = await append(exchange.pieces(), file, start, limit, parts.digests)
+    known = parts.digests.finish(file, size) if method == "PUT" else ""
     return await _ask(
-        exchange, parts, method, path, patience=LONGEST_IMPORT, step=DONE, method_of=method
-    )
+        exchange, parts, method, path,
+        patience=LONGEST_IMPORT, step=DONE, method_of=method, hashed=f"{size}:{known}",
+    )  # fmt: skip
 
 
 def _check_room(length: str, path: Path, start: int, limit: int) -> None:
     """Refuse before it is sent what could not be kept."""
     told = int(length) if length.isascii() and length.isdigit() else 0
     if start + told > limit:
-        raise TooLarge("invalid.size", f"a blob is at most {limit} bytes: registry.blob_limit")
+        raise too_large(limit)
     if told and shutil.disk_usage(path.parent).free < told:
-        raise Unavailable("unavailable.disk", "no space left for the upload: free some and go on")
-
-
-async def _write(pieces: AsyncIterator[bytes], path: Path, start: int, limit: int) -> None:
-    try:
-        file = path.open("r+b", buffering=0)
-    except FileNotFoundError as error:
-        raise Conflict("conflict.upload", "the upload is over: begin again") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Conflict("conflict.upload", "another request writes to this upload") from error
-        if file.seek(0, os.SEEK_END) != start:
-            raise OutOfRange("invalid.range", "another request has written to this upload")
-        batch = bytearray()
-        try:
-            async for piece in pieces:
-                batch += piece
-                if len(batch) >= BATCH:
-                    full, batch = batch, bytearray()
-                    start = await _flush(file, full, start, limit)
-        finally:  # what has come is kept: whoever sends it can go on after it
-            await _flush(file, batch, start, limit)
-
-
-async def _flush(file: IO[bytes], data: bytearray, start: int, limit: int) -> int:
-    if start + len(data) > limit:
-        raise TooLarge("invalid.size", f"a blob is at most {limit} bytes: registry.blob_limit")
-    try:
-        await asyncio.to_thread(_write_all, file, data)
-    except OSError as error:
-        file.truncate(start)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise Unavailable(
-                "unavailable.disk", "no space left for the upload: free some and go on"
-            ) from error
-        raise Unavailable("unavailable.io", f"cannot write the upload: {error}") from error
-    return start + len(data)
-
-
-def _write_all(file: IO[bytes], data: bytearray) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
+        raise no_space()
 
 
 async def _send(exchange: Exchange, answer: Answer) -> None:

@@ -10,6 +10,8 @@ FILE, LENGTH, START = "x-freehold-file", "x-freehold-length", "x-freehold-start"
 """Which file, how many bytes it has or may get, and from which one on."""
 ASK, DONE = "ask", "done"
 """May I write, and where? I have written."""
+HASHED = "x-freehold-hashed"
+"""``BYTES:SHA256`` of an upload as a gateway hashed it while writing; no digits: it did not."""
 LONGEST_IMPORT = 6 * 3600.0
 VERSION = ("docker-distribution-api-version", "registry/2.0")
 CHALLENGE = ("www-authenticate", 'Basic realm="freehold"')

@@ -4,19 +4,18 @@ The folder of a build stays until it is done, so one that was stopped or killed 
 compiled already.
 """
 
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
-from freehold.errors import Invalid, Missing, Unavailable
+from freehold.errors import Missing, Unavailable
+from freehold.models.engines import hardware
+from freehold.models.engines.hardware import Backend, Find, Hardware
 from freehold.models.source import Progress
 from freehold.runtime import process
 from freehold.settings import environment
@@ -29,21 +28,10 @@ OPTIONS = (
     "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_BUILD_TOOLS=ON", "-DLLAMA_BUILD_SERVER=ON",
 )  # fmt: skip
 """One file without libraries of its own, for this very processor, that fetches nothing."""
-BACKENDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {
-        "cuda": ("nvcc", "/dev/nvidia0", "-DGGML_CUDA=ON"),
-        "rocm": ("hipcc", "/dev/kfd", "-DGGML_HIP=ON"),
-        "vulkan": ("glslc", "/dev/dri", "-DGGML_VULKAN=ON"),
-        "metal": ("", "", "-DGGML_METAL=ON"),
-        "cpu": ("", "", ""),
-    }
-)
-"""Backend to the compiler it needs beside that of C++, its device, its option; fastest first."""
 _STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 _PERCENT = re.compile(r"^\[ *(\d+)%\]")
+_WRONG = re.compile(r"\berror\b[: ]|\bCMake Error\b|\bundefined reference\b", re.IGNORECASE)
 _LAST = 12
-
-Find = Callable[[str], str | None]
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +40,27 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     cmake: str
     generator: str
     compiler: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built: for which backend, with which options of its own, told what beside them."""
+
+    backend: Backend
+    options: tuple[str, ...] = ()
+    surroundings: Mapping[str, str] = {}
+    advice: str = ""
+
+
+def plan(wanted: str, found: Hardware, which: Find = shutil.which) -> Plan:
+    """Return what to build on this hardware; ``wanted`` is a backend, or ``auto``."""
+    chosen = hardware.choose(wanted, found, which)
+    compiler = hardware.find(chosen.backend, which) or ""
+    return Plan(
+        backend=chosen.backend,
+        options=hardware.options(chosen.backend, found, compiler),
+        surroundings=hardware.surroundings(chosen.backend, compiler),
+        advice=chosen.advice,
+    )
 
 
 def find_tools(which: Find = shutil.which) -> Tools:
@@ -76,49 +85,23 @@ def find_tools(which: Find = shutil.which) -> Tools:
     return Tools(cmake=cmake, generator="Ninja" if ninja else "Unix Makefiles", compiler=compiler)
 
 
-def choose_backend(
-    wanted: str,
-    which: Find = shutil.which,
-    system: str = sys.platform,
-    has: Callable[[str], bool] = os.path.exists,
-) -> str:
-    """Return the backend to build: the one wanted, or the fastest that can be built and used here.
-
-    One that is wanted by name need not find its device: it may be built before that is there.
-    """
-    possible = [
-        name
-        for name, (needs, _, _) in BACKENDS.items()
-        if (system == "darwin" if name == "metal" else not needs or which(needs))
-    ]
-    if wanted == "auto":
-        return next(name for name in possible if not BACKENDS[name][1] or has(BACKENDS[name][1]))
-    if wanted not in BACKENDS:
-        raise Invalid(
-            "invalid.backend", f"no backend {wanted!r:.40}: choose {', '.join(BACKENDS)} or auto"
-        )
-    if wanted not in possible:
-        needs = BACKENDS[wanted][0] or "macOS"
-        raise Missing("missing.compiler", f"cannot build for {wanted} here: {needs} is missing")
-    return wanted
-
-
 def compile_server(
-    root: Path, work: Path, tools: Tools, backend: str, jobs: int, progress: Progress
+    root: Path, work: Path, tools: Tools, plan: Plan, jobs: int, progress: Progress
 ) -> Path:
     """Compile the server in ``work`` and return where it lies; goes on where it was stopped."""
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in process.owned_by(work):  # of a killed one: two would write the same files
         process.send(left, signal.SIGKILL)
-    option = BACKENDS[backend][2]
     configure = [
         tools.cmake, "-S", str(root), "-B", str(work), "-G", tools.generator, *OPTIONS,
-        f"-DCMAKE_CXX_COMPILER={tools.compiler}", *([option] if option else []),
+        f"-DCMAKE_CXX_COMPILER={tools.compiler}", *plan.options,
     ]  # fmt: skip
+    # What was looked for and not found may be there now: found again, objects stay.
+    (work / "CMakeCache.txt").unlink(missing_ok=True)
     progress("configure", 0, 0)
-    _run(configure, work, lambda _line: progress("configure", 0, 0))
+    _run(configure, work, plan.surroundings, lambda _line: progress("configure", 0, 0))
     build = [tools.cmake, "--build", str(work), "--target", SERVER, "--parallel", str(jobs)]
-    _run(build, work, lambda line: _tell(line, progress))
+    _run(build, work, plan.surroundings, lambda line: _tell(line, progress))
     binary = work / "bin" / SERVER
     if not binary.is_file():
         raise Unavailable("unavailable.build", f"the compiler ended without {binary.name}")
@@ -157,22 +140,27 @@ def _tell(line: str, progress: Progress) -> None:
         progress("compile", int(percent[1]), 100)
 
 
-def _run(argv: list[str], work: Path, tell: Callable[[str], None]) -> None:
+def _run(
+    argv: list[str], work: Path, surroundings: Mapping[str, str], tell: Callable[[str], None]
+) -> None:
     """Run a tool below everything else on this machine; what ``tell`` raises ends it."""
     nice = shutil.which("nice")
     child = subprocess.Popen(
         [*([nice, "-n", "10"] if nice else []), *argv],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={**environment(), **process.mark(work), "NINJA_STATUS": "[%f/%t] "},
+        env={**environment(), **surroundings, **process.mark(work), "NINJA_STATUS": "[%f/%t] "},
     )  # fmt: skip
     last: list[str] = []
+    wrong: list[str] = []
     assert child.stdout is not None
     with child, child.stdout:
         try:
             for raw in child.stdout:
                 line = raw.decode("utf-8", "replace")
                 last = [*last, line.rstrip()][-_LAST:]
+                if _WRONG.search(line) and len(wrong) < _LAST:
+                    wrong.append(line.strip())
                 tell(line)
         except BaseException:
             while left := process.owned_by(work):  # compilers start compilers
@@ -180,5 +168,6 @@ def _run(argv: list[str], work: Path, tell: Callable[[str], None]) -> None:
                     process.send(each, signal.SIGKILL)
             raise
     if child.returncode != 0:
-        said = "; ".join(line for line in last if line)[-600:]
+        # Other compilers end beside the one that failed: the last lines may be of those.
+        said = "; ".join(wrong)[:600] or "; ".join(line for line in last if line)[-600:]
         raise Unavailable("unavailable.build", f"{Path(argv[0]).name} failed: {said}")

@@ -14,15 +14,25 @@ SMALL = 256 * 1024
 
 
 class Pushed:
-    """The one artifact it was made for; ``place`` returns where a blob (SHA-256 in hex) lies."""
+    """The one artifact it was made for.
+
+    ``place`` returns where a blob (SHA-256 in hex) lies, ``is_new`` says whether it was pushed and
+    is no version yet: then it was hashed as it came.
+    """
 
     def __init__(
-        self, text: str, chosen: Chosen, licence: str | None, place: Callable[[str], Path]
+        self,
+        text: str,
+        chosen: Chosen,
+        licence: str | None,
+        place: Callable[[str], Path],
+        is_new: Callable[[str], bool],
     ) -> None:
         self._text = text
         self._chosen = chosen
         self._licence = licence
         self._place = place
+        self._is_new = is_new
 
     def claims(self, text: str) -> Origin | None:
         """Claim the artifact's own name."""
@@ -31,6 +41,7 @@ class Pushed:
     def fetch(self, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
         """Name the blobs of the model; the registry takes them, or unpacks them, from here."""
         files: dict[str, Path] = {}
+        raw: dict[str, str] = {}
         for number, layer in enumerate(self._chosen.files):
             blob = self._place(layer.blob.sha256)
             if layer.packed == media.RAW:
@@ -39,7 +50,7 @@ class Pushed:
                 target = scratch / f"layer-{number}"
                 target.unlink(missing_ok=True)
                 os.link(blob, target)
-                files[layer.name] = target
+                files[layer.name], raw[layer.name] = target, layer.blob.sha256
                 continue
             folder = scratch / f"unpacked-{number}"
             folder.mkdir(exist_ok=True, mode=0o700)
@@ -49,9 +60,13 @@ class Pushed:
             files |= found
         models = only_model(list(files), None)
         single = len(models) == 1 and models[0].endswith(".gguf")
+        names = {"model.gguf" if single else name: name for name in models}
+        digests = {own: raw[name] for own, name in names.items() if name in raw}
         return Fetched(
             name=origin.location,
-            files={"model.gguf": files[models[0]]} if single else {n: files[n] for n in models},
+            files={own: files[name] for own, name in names.items()},
+            digests=digests,
+            hashed=frozenset(own for own, digest in digests.items() if self._is_new(digest)),
             resolved=self._text,
             moved=True,
             licence=self._licence,

@@ -1,5 +1,6 @@
 """The registry's own rules, on a real database and real files: what is kept, and what goes."""
 
+import fcntl
 import json
 import os
 import time
@@ -124,6 +125,48 @@ def test_an_upload_is_finished_once(rig: Rig) -> None:
     for odd in (begun, "../" + begun, "x" * 32, ""):
         with pytest.raises(Missing):
             rig.repositories.uploads.path("other", odd)
+
+
+def test_what_a_gateway_hashed_is_not_read_again_and_all_else_is(rig: Rig) -> None:
+    uploads, known = rig.repositories.uploads, f"{len(MODEL)}:{digest(MODEL)[7:]}"
+
+    def begun(data: bytes) -> Path:
+        path = uploads.path("m", uploads.begin("m"))
+        path.write_bytes(data)
+        return path
+
+    # Nobody else writes there, so it is believed: with other bytes one sees that.
+    rig.repositories.finish("m", begun(bytes(len(MODEL))), digest(MODEL), 1.0, known)
+    place = uploads.blob(digest(MODEL)[7:])
+    assert place is not None
+    assert place.read_bytes() == bytes(len(MODEL))
+    for other in (b"x", known.replace(":", "0:"), f":{digest(MODEL)[7:]}", f"{len(MODEL)}:"):
+        with pytest.raises(DigestMismatch):
+            rig.repositories.finish("m", begun(b"other"), digest(MODEL), 1.0, str(other))
+    with pytest.raises(DigestMismatch, match=digest(b"{}")):
+        rig.repositories.finish("m", begun(b"ab"), digest(MODEL), 1.0, f"2:{digest(b'{}')[7:]}")
+
+
+def test_an_upload_that_is_written_to_is_not_finished(rig: Rig) -> None:
+    path = rig.repositories.uploads.path("m", rig.repositories.uploads.begin("m"))
+    path.write_bytes(MODEL)
+    with path.open("r+b") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match="another request writes"):
+            rig.repositories.finish("m", path, digest(MODEL), 1.0)
+    assert path.read_bytes() == MODEL
+    rig.repositories.finish("m", path, digest(MODEL), 1.0)
+
+
+def test_a_damaged_blob_that_is_pushed_again_is_read(rig: Rig) -> None:
+    """What was stored before this push was hashed long ago: it does not pass unread."""
+    made = push_model(rig)
+    stored = rig.shop.blobs.path(digest(MODEL)[7:])
+    stored.chmod(0o644)
+    stored.write_bytes(MODEL[:-1] + b"\1")
+    with pytest.raises(DigestMismatch, match="nothing was kept"):
+        push(rig, made, "v2")
+    assert [each.row.number for each in rig.repositories.versions("m")] == [1]
 
 
 def test_other_bytes_are_deleted(rig: Rig) -> None:
