@@ -17,26 +17,19 @@ import pytest
 
 from freehold.builtin.engine_llamacpp import LlamaCpp
 from freehold.builtin.engine_openai import OpenAI
-<<<<<<< HEAD
 from freehold.models.conversion import convert
-from freehold.runtime import process
-from freehold.runtime.engine import Launch, Native
-from freehold.store.blobs import measure
-=======
 from freehold.models.engines.bench import running as started
 from freehold.models.engines.match import same_tokens
 from freehold.runtime import process
 from freehold.runtime.builds import Build
 from freehold.runtime.engine import Launch, Native
+from freehold.store.blobs import measure
 from tests.conftest import ROOT
->>>>>>> forge
 from tests.house import QUESTION, House, eventually
 from tests.make_checkpoint import Lora, decoder
 from tests.make_engine import program
 from tests.unit.models.test_quarantine import Shop
 
-NATIVE = os.environ.get("FREEHOLD_NATIVE", "")
-"""The folder of a llama.cpp server that was really built: that takes half an hour, so not here."""
 SECRET = "a-secret-for-one-launch"
 LAUNCH = Launch(
     deployment="d", engine="llamacpp", model="m", weights="x", context=1024, slots=1, threads=1
@@ -188,18 +181,20 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("build", ["wheel", "compiled", "native"])
 def test_an_adapter_counts_where_a_request_says_so_and_nowhere_else(
-    build: str, adapted: tuple[Path, Path], tmp_path: Path, house: House
+    build: str,
+    adapted: tuple[Path, Path],
+    tmp_path: Path,
+    house: House,
+    request: pytest.FixtureRequest,
 ) -> None:
     base, adapter = adapted
     launch = LAUNCH
-    if build == "native" and not NATIVE:
-        pytest.skip("NOT TESTED HERE: FREEHOLD_NATIVE names no folder with a built llama-server")
     if build == "compiled" and not shutil.which("cc"):
         pytest.skip("NO COMPILER: cc is not on this machine")
-    if build != "wheel":
-        launch = msgspec.structs.replace(
-            LAUNCH, native=_native(Path(NATIVE) if build == "native" else program(tmp_path))
-        )
+    if build == "compiled":
+        launch = msgspec.structs.replace(LAUNCH, native=_native(program(tmp_path)))
+    elif build == "native":
+        launch = request.getfixturevalue("native")
     plain = _logits(launch, base, (), tmp_path / "plain", house, [[]])[0]
     chosen = [[{"id": 0, "scale": scale}] for scale in (0.0, 1.0, 0.0, 0.5)]
     told = _logits(launch, base, (adapter,), tmp_path / "adapted", house, chosen)
