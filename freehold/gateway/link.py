@@ -91,8 +91,14 @@ class Link(asyncio.Protocol):
         """Whether both ends stay, also if an answer is still under way."""
         return self._error is None and self._transport is not None
 
+    def empty(self) -> None:
+        """Drop what nobody took of an answer: it is no part of the next one."""
+        if self._pieces:
+            self._take()
+
     def linger(self, ended: Callable[[], None]) -> None:
         """Wait for the end of an answer of which nothing more is wanted; then call ``ended``."""
+        self.empty()
         self._ended = ended
         self._lingering = self._loop.call_later(LINGER, self.close)
 

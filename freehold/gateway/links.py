@@ -118,6 +118,7 @@ class Links:
         if not link.usable or len(road.idle) >= MOST_IDLE:
             link.close()
             return
+        link.empty()
         now = link.idle_since = self._loop.time()
         road.idle.append(link)
         while road.idle[0].idle_since < now - IDLE or not road.idle[0].usable:

@@ -233,6 +233,42 @@ async def test_a_stream_that_is_over_leaves_its_connection_usable(
         upstream.close()
 
 
+EVENTS = OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize("more", [1, 2 * HIGH_WATER])
+async def test_what_comes_after_the_end_of_a_stream_is_no_part_of_the_next_answer(
+    more: int,
+) -> None:
+    """It comes while the client still takes the end, and then the connection is used again."""
+    opened = 0
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        await _request(reader)
+        writer.write(EVENTS + chunk(b"data: 1\n\ndata: [DONE]\n\n"))
+        await asyncio.sleep(0.02)
+        writer.write(chunk(b"data: secret\n\n" + b":" * more) + chunk(b""))
+        await _request(reader)
+        writer.write(EVENTS + chunk(b"data: 2\n\ndata: [DONE]\n\n") + chunk(b""))
+
+    async with serving(speak) as port:
+        upstream = fresh()
+        for number in (b"1", b"2"):
+            answer = await upstream.events(CALL, target(port), watch(headers=1), [])
+            assert await answer.batch() == [number]
+            await asyncio.sleep(0.1)
+            answer.close()
+            await asyncio.sleep(0.1)
+        assert opened == 1
+        upstream.close()
+
+
 async def test_whoever_gives_up_closes_the_connection_at_once() -> None:
     gone = asyncio.Event()
 
