@@ -51,11 +51,14 @@ class Allowances:
         made = self._budgets.reserve(principal, size(call), entry, route, limits)
         return Allowance(made, self._budgets, self._admission)
 
-    async def answer_by(self, entry: Entry, route: Route) -> None:
-        """Return when a deployment may answer: its budget allows it and it is the tenant's turn."""
+    async def answer_by(self, entry: Entry, route: Route, patience: float) -> None:
+        """Return when a deployment may answer: its budget allows it and it is the tenant's turn.
+
+        Nobody waits for that turn longer than ``patience`` seconds.
+        """
         self._budgets.move(entry, route)
         tenant = f"team:{entry.team}" if entry.team else f"principal:{entry.principal}"
-        await self._admission.enter(entry.id, tenant, route)
+        await self._admission.enter(entry.id, tenant, route, patience)
 
 
 def size(call: Call) -> Size:
