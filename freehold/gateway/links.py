@@ -91,16 +91,17 @@ class Links:
             if link.usable:
                 link.reused = True
                 return link
-        limit = min(watch.limits.connect, max(0.0, watch.left))
+        limit, left = watch.limits.connect, watch.left
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(max(0.0, min(limit, left))):
                 _, link = await self._loop.create_connection(
                     lambda: Link(self._loop), road.host, road.port, ssl=road.tls
                 )
                 return link
         except TimeoutError as error:
-            raise too_slow("connect", limit) from error
-        except OSError as error:
+            # Who has less time than a connection may take says nothing against the endpoint.
+            raise (too_slow("connect", limit) if limit <= left else watch.late()) from error
+        except (OSError, UnicodeError) as error:  # the second is for names that none can have
             raise EngineLost(
                 "unavailable.engine_lost",
                 "the engine went away: it is being restarted, try again",

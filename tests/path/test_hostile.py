@@ -6,7 +6,6 @@ After each test no request runs, no slot is taken and nothing is reserved.
 import asyncio
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 
 from freehold.policy.cells import RING, Cells
 from tests.house import QUESTION, Answer, House, eventually
-from tests.rude import EVENTS, OK, Rude, Speak
+from tests.rude import OK, Rude, Speak
 
 SETTINGS = """
 [runtime]
@@ -127,3 +126,13 @@ def test_a_line_is_no_excuse_for_being_late(place: House, rude: Rude) -> None:
         assert time.monotonic() - begun < 0.5
         assert (late.status, late.error["code"]) == (503, "unavailable.busy")
         assert [each.result().status for each in first] == [200] * 3
+
+
+def test_a_hasty_client_says_nothing_against_a_replica(place: House, rude: Rude) -> None:
+    """Each of these closes its connection, so the next must connect, and has no time to."""
+    deploy(place, "hasty", rude.base("slow", "d"), rude.base("slow", "e"))
+    for _ in range(12):
+        answer = ask(place, "hasty", x_freehold_timeout="0.000001")
+        assert (answer.status, answer.error["code"]) == (504, "unavailable.total_deadline")
+    assert {each["circuit"] for each in place.deployment("hasty")["replicas"]} == {"closed"}
+    assert ask(place, "hasty").status == 200

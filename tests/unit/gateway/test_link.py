@@ -317,6 +317,13 @@ async def test_nobody_there() -> None:
         await ask(Upstream(Links(), Alarms(asyncio.get_running_loop())), port)
 
 
+async def test_a_name_that_no_host_can_have() -> None:
+    url = f"http://{'x' * 70}.example/v1"
+    found = Target(replica="r", url=url, key=None, model="m", streams_only=False)
+    with pytest.raises(EngineLost):
+        await fresh().document(CALL, found, watch(), [])
+
+
 @pytest.mark.parametrize("key", ["a\r\nx-evil: 1", "a b", "\N{SNOWMAN}"])
 async def test_a_key_cannot_write_headers(key: str) -> None:
     with pytest.raises(EngineLost, match="no header may"):
