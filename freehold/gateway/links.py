@@ -45,6 +45,7 @@ class Road:
         self.stamp = stamp
         self.tls = tls
         self.idle: deque[Link] = deque()
+        self.gone = False
         self._path = parts.path.rstrip("/")
         self._where = parts.netloc.rpartition("@")[2].encode()
         self._key = b"authorization: Bearer %b\r\n" % _secret(target.key) if target.key else b""
@@ -116,7 +117,7 @@ class Links:
         if done and link.lives and not link.over:
             link.linger(partial(self.give, road, link))
             return
-        if not link.usable or len(road.idle) >= MOST_IDLE:
+        if road.gone or not link.usable or len(road.idle) >= MOST_IDLE:
             link.close()
             return
         link.empty()
@@ -145,6 +146,8 @@ class Links:
 
 
 def _empty(road: Road) -> None:
+    """Close what is open there; what is in use follows once it is given back."""
+    road.gone = True
     while road.idle:
         road.idle.pop().close()
 

@@ -1,7 +1,9 @@
 """A connection to an engine, against servers that say anything."""
 
 import asyncio
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.errors import EngineLost, TooSlow
@@ -11,7 +13,7 @@ from freehold.gateway.links import Links
 from freehold.gateway.upstream import Upstream
 from freehold.gateway.watch import Watch
 from freehold.gateway.wire import chat
-from freehold.store.snapshot import Deadlines, Target
+from freehold.store.snapshot import Deadlines, Target, Trust
 from tests.rude import EVENTS, OK, Speak, chunk, endless, read_request, serving
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
@@ -315,6 +317,34 @@ async def test_nobody_there() -> None:
         pass
     with pytest.raises(EngineLost):
         await ask(Upstream(Links(), Alarms(asyncio.get_running_loop())), port)
+
+
+@pytest.mark.parametrize("way", ["replaced", "closed"])
+async def test_no_connection_outlives_the_way_it_was_opened_for(way: str, tmp_path: Path) -> None:
+    """It is in use while its certificates are replaced, or everything is closed."""
+    ended = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(EVENTS + chunk(b"data: 1\n\ndata: [DONE]\n\n") + chunk(b""))
+        await reader.read()
+        ended.set()
+
+    (tmp_path / "ca").write_text("x")
+    async with serving(speak) as port:
+        upstream, trust = fresh(), Trust(ca=str(tmp_path / "ca"))
+        trusting = msgspec.structs.replace(target(port), trust=trust)
+        answer = await upstream.events(CALL, trusting, watch(), [])
+        assert await answer.batch() == [b"1"]
+        if way == "closed":
+            upstream.close()
+        else:
+            (tmp_path / "ca").write_text("xy")
+            other = await upstream.events(CALL, trusting, watch(), [])
+            other.close()
+        answer.close()
+        await asyncio.wait_for(ended.wait(), 2)
+        upstream.close()
 
 
 async def test_a_name_that_no_host_can_have() -> None:
