@@ -68,10 +68,11 @@ class Allowances:
         made = self._budgets.reserve(principal, size(call), entry, routes, limits)
         return Allowance(made, self._budgets, self._admission)
 
-    async def answer_by(self, entry: Entry, route: Route) -> None:
+    async def answer_by(self, entry: Entry, route: Route, patience: float) -> None:
         """Return when a deployment may answer: its budget allows it and it is the tenant's turn.
 
-        ``Spent`` when a limit of its own is used up: then another deployment may.
+        Nobody waits for that turn longer than ``patience`` seconds. ``Spent`` when a limit of its
+        own is used up: then another deployment may.
         """
         try:
             self._budgets.move(entry, route)
@@ -80,7 +81,7 @@ class Allowances:
                 raise Spent(refusal) from refusal
             raise
         tenant = f"team:{entry.team}" if entry.team else f"principal:{entry.principal}"
-        await self._admission.enter(entry.id, tenant, route)
+        await self._admission.enter(entry.id, tenant, route, patience)
 
 
 def size(call: Call) -> Size:

@@ -157,6 +157,12 @@ class Generation:
     async def _answer(self, lead: Lead, *, stream: bool) -> Turn:
         """Ask a replica; and another beside it, where that was wished for or seems wise."""
         route, target = lead
+        try:
+            # Once for both: who waits in line has not been asked yet, and takes one place there.
+            await self._parts.allowances.answer_by(self._entry, route, self._leads.left)
+        except BaseException:
+            self._parts.circuits.dropped(target.replica, target.url)  # it may be a probe
+            raise
         delay = None if self._hedge_ms is None else self._hedge_ms / 1000
         if self._parts.circuits.state(target.replica, target.url) != "closed":
             delay = PROBE_PATIENCE if delay is None else min(delay, PROBE_PATIENCE)
@@ -174,7 +180,6 @@ class Generation:
 
     async def _begun_by(self, route: Route, target: Target, *, stream: bool) -> Turn:
         """Ask one replica; return its turn once it has begun to answer."""
-        await self._parts.allowances.answer_by(self._entry, route)
         turn = Turn(self._attempt(route, target), self._call, self._entry, self._parts)
         if not self._sent:
             self._credit(turn.attempt)

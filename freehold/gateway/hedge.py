@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,16 +20,21 @@ async def hedged(
     ``second`` is called when ``first`` has taken ``delay`` seconds; it may have nobody to ask.
     Where both fail, the error is that of the one that failed last.
     """
-    runners = {asyncio.create_task(first)}
+    runners, winner = {asyncio.create_task(first)}, None
     try:
         await asyncio.wait(runners, timeout=delay)
         if not any(task.done() for task in runners) and (other := await second()) is not None:
             runners.add(asyncio.create_task(other))
         winner = await _winner(runners)
         runners.discard(winner)
-        return winner.result()
     finally:
-        await _close(runners, lose)
+        try:
+            await _close(runners, lose)
+        except asyncio.CancelledError:  # while the loser ends: nobody takes what the winner brings
+            if winner is not None:
+                _end(lose, winner)
+            raise
+    return winner.result()
 
 
 async def _winner(runners: set[asyncio.Task[T]]) -> asyncio.Task[T]:
@@ -42,11 +48,18 @@ async def _winner(runners: set[asyncio.Task[T]]) -> asyncio.Task[T]:
 
 
 async def _close(runners: set[asyncio.Task[T]], lose: Callable[[T], None]) -> None:
+    """Return once they have ended; they do so too when this is given up."""
     for task in runners:
-        task.cancel()
+        if task.done():
+            _end(lose, task)
+        else:
+            task.cancel()
+            task.add_done_callback(partial(_end, lose))
     if runners:
         await asyncio.wait(runners)
-    for task in runners:
-        # An exception is looked at, so that nobody complains of it.
-        if not task.cancelled() and task.exception() is None:
-            lose(task.result())
+
+
+def _end(lose: Callable[[T], None], task: asyncio.Task[T]) -> None:
+    # An exception is looked at, so that nobody complains of it.
+    if not task.cancelled() and task.exception() is None:
+        lose(task.result())

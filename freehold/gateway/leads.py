@@ -47,6 +47,11 @@ class Leads:
         self._over: set[str] = set()
         self._round = 0
 
+    @property
+    def left(self) -> float:
+        """Seconds until the whole request must be over."""
+        return self.end - self._loop.time()
+
     async def next(self, fits: Fits) -> Lead | None:
         """Return whom to ask, waiting where that may help; None when there is nobody."""
         if not self._asked and self.first.state == "idle":

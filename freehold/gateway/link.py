@@ -13,6 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 HIGH_WATER = 1 << 18
 """Bytes that wait for a slow client before the engine is read no further."""
 LONGEST_HEAD = 1 << 16
+"""Bytes in a row of which none is body: heads, trailers, what chunks say of themselves."""
 LINGER = 1.0
 """Seconds an engine has to end an answer that has said it is over."""
 LONGEST_ANSWER = 1 << 29
@@ -38,7 +39,7 @@ class Link(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._paused = False
-        self._heads = 0
+        self._bare = 0
         self._collects = False
         self._error: Exception | None = None
         self._ended: Callable[[], None] | None = None
@@ -61,6 +62,7 @@ class Link(asyncio.Protocol):
         assert self._transport is not None
         self.over = self.headed = False
         self._collects = whole
+        self._bare = 0
         self._transport.write(request)
         while not (self.over if self._collects else self.headed):
             await self._more()
@@ -75,15 +77,18 @@ class Link(asyncio.Protocol):
         return self._take()
 
     def fail(self, error: Exception) -> None:
-        """End the wait that is under way, if there is one, with an error; the link is lost."""
-        if self._waiter is not None and not self._waiter.done():
+        """End the wait that is under way, if there is one, with an error; the link is lost.
+
+        What came at the same moment is still taken, and nothing after that.
+        """
+        if self._waiter is not None:
             self._error = error
-            self._waiter.set_exception(error)
-            self._waiter = None
+            if not self._waiter.done():
+                self._waiter.set_exception(error)
 
     @property
     def waits(self) -> bool:
-        """Whether somebody waits for the engine."""
+        """Whether somebody waits for the engine, or is about to take what has just come."""
         return self._waiter is not None
 
     @property
@@ -91,8 +96,14 @@ class Link(asyncio.Protocol):
         """Whether both ends stay, also if an answer is still under way."""
         return self._error is None and self._transport is not None
 
+    def empty(self) -> None:
+        """Drop what nobody took of an answer: it is no part of the next one."""
+        if self._pieces:
+            self._take()
+
     def linger(self, ended: Callable[[], None]) -> None:
         """Wait for the end of an answer of which nothing more is wanted; then call ``ended``."""
+        self.empty()
         self._ended = ended
         self._lingering = self._loop.call_later(LINGER, self.close)
 
@@ -141,7 +152,6 @@ class Link(asyncio.Protocol):
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            self._waiter = None
             waiter.set_result(None)
 
     def _lose(self, error: Lost) -> None:
@@ -150,7 +160,6 @@ class Link(asyncio.Protocol):
         self.close()
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            self._waiter = None
             waiter.set_exception(self._error)
 
     # asyncio calls these.
@@ -164,16 +173,16 @@ class Link(asyncio.Protocol):
         if self.over:
             self._lose(Lost("the engine speaks without being asked"))
             return
-        if not self.headed:
-            self._heads += len(data)
+        before = self._waiting
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._lose(Lost(f"the engine does not speak HTTP: {error}"))
             return
+        self._bare = self._bare + len(data) if self._waiting == before else 0
         if self._ended is not None:
             self._linger_on()
-        elif not self.headed and self._heads > LONGEST_HEAD:
+        elif self._bare > LONGEST_HEAD:
             self._lose(Lost("the engine's head has no end"))
         elif not self._collects:
             self._wake()
@@ -190,7 +199,7 @@ class Link(asyncio.Protocol):
             self.over = True  # a body without a length ends with its connection
             self._wake()
             return
-        untouched = not self.headed and not self._heads
+        untouched = not self.headed and not self._bare
         self._lose(Lost("the engine closed the connection", untouched=untouched))
 
     # The parser calls these.
@@ -202,17 +211,17 @@ class Link(asyncio.Protocol):
         self.headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        self.headers[name.lower()] = value
+        """Keep a header; trailers come too late to mean anything."""
+        if not self.headed:
+            self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Take note of the status; an interim answer is none."""
         self.status = status = self._parser.get_status_code()
         self.headed = status >= 200
         # What is wrong may have no end: whoever asked reads as much of it as they want.
-        self._collects = self._collects and status == 200
+        self._collects = self._collects and status <= 200
         self._sized = b"content-length" in self.headers or b"transfer-encoding" in self.headers
-        self._heads = 0
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece."""

@@ -45,6 +45,7 @@ class Road:
         self.stamp = stamp
         self.tls = tls
         self.idle: deque[Link] = deque()
+        self.gone = False
         self._path = parts.path.rstrip("/")
         self._where = parts.netloc.rpartition("@")[2].encode()
         self._key = b"authorization: Bearer %b\r\n" % _secret(target.key) if target.key else b""
@@ -91,16 +92,17 @@ class Links:
             if link.usable:
                 link.reused = True
                 return link
-        limit = min(watch.limits.connect, max(0.0, watch.left))
+        limit, left = watch.limits.connect, watch.left
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(max(0.0, min(limit, left))):
                 _, link = await self._loop.create_connection(
                     lambda: Link(self._loop), road.host, road.port, ssl=road.tls
                 )
                 return link
         except TimeoutError as error:
-            raise too_slow("connect", limit) from error
-        except OSError as error:
+            # Who has less time than a connection may take says nothing against the endpoint.
+            raise (too_slow("connect", limit) if limit <= left else watch.late()) from error
+        except (OSError, UnicodeError) as error:  # the second is for names that none can have
             raise EngineLost(
                 "unavailable.engine_lost",
                 "the engine went away: it is being restarted, try again",
@@ -115,9 +117,10 @@ class Links:
         if done and link.lives and not link.over:
             link.linger(partial(self.give, road, link))
             return
-        if not link.usable or len(road.idle) >= MOST_IDLE:
+        if road.gone or not link.usable or len(road.idle) >= MOST_IDLE:
             link.close()
             return
+        link.empty()
         now = link.idle_since = self._loop.time()
         road.idle.append(link)
         while road.idle[0].idle_since < now - IDLE or not road.idle[0].usable:
@@ -143,6 +146,8 @@ class Links:
 
 
 def _empty(road: Road) -> None:
+    """Close what is open there; what is in use follows once it is given back."""
+    road.gone = True
     while road.idle:
         road.idle.pop().close()
 

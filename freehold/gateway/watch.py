@@ -57,8 +57,11 @@ class Watch:
         self._until("first_token", self._begun + limit, limit)
 
     def progressed(self) -> None:
-        """There was a token."""
-        self._until("token", self._loop.time() + self.limits.token, self.limits.token)
+        """There was a token; ``TooSlow`` when the whole request must be over by now."""
+        now = self._loop.time()
+        self._until("token", now + self.limits.token, self.limits.token)
+        if now >= self._end:  # an engine that never lets anybody wait has no end otherwise
+            raise self.late()
 
     def closing(self) -> None:
         """The answer is whole: all that may still come are counts."""

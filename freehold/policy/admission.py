@@ -6,8 +6,10 @@ gateway's head comes first.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -67,9 +69,12 @@ class Admission:
         self._wards: dict[str, Ward] = {}
         self._places: dict[str, Place] = {}
 
-    async def enter(self, request: str, tenant: str, route: Route) -> None:
+    async def enter(
+        self, request: str, tenant: str, route: Route, patience: float = math.inf
+    ) -> None:
         """Return when the request may go to the deployment; it holds a slot until ``leave``.
 
+        Not to be called again for a request that waits. It waits ``patience`` seconds at most.
         ``OverQuota`` when its tenant has more than its share of a full line, ``NoCapacity`` when
         the line is full or too slow.
         """
@@ -81,7 +86,7 @@ class Admission:
             return
         ward = self._ward(route.deployment)
         ward.slots = route.slots
-        await self._turn(ward, tenant, route)
+        await self._turn(ward, tenant, route, min(patience, self._settings.longest_wait))
         self._places[request] = Place(route.deployment, time.monotonic())
 
     def leave(self, request: str) -> None:
@@ -92,9 +97,9 @@ class Admission:
         ward = self._wards[place.deployment]
         took = time.monotonic() - place.since
         ward.seconds += (took - ward.seconds) * (_SMOOTHING if ward.seconds else 1.0)
-        with self._cells.lock():
-            ward.cells[ward.own + _RUNNING] -= 1
-            if ward.line.waiting:
+        ward.cells[ward.own + _RUNNING] -= 1  # nobody else writes there: it needs no lock
+        if ward.line.waiting:
+            with suppress(FreeholdError), self._cells.lock():  # else the next look at the line does
                 _let_go(ward, hurry=False)
 
     async def close(self) -> None:
@@ -103,7 +108,7 @@ class Admission:
             if ward.pump is not None:
                 ward.pump.cancel()
 
-    async def _turn(self, ward: Ward, tenant: str, route: Route) -> None:
+    async def _turn(self, ward: Ward, tenant: str, route: Route, longest: float) -> None:
         last = self._cells.view(f"line:{route.deployment}:{tenant}")[1]
         weight = self._settings.weights.get(tenant, 1)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -113,15 +118,17 @@ class Admission:
                 last[0] = tagged
                 _start(ward, tagged)
                 return
-        number = self._join(ward, tenant, tagged, turn)
+        number = self._join(ward, tenant, tagged, turn, longest)
         last[0] = tagged
         if ward.pump is None or ward.pump.done():
             ward.pump = asyncio.create_task(self._look_after(ward))
-        await self._wait(ward, number, turn)
+        await self._wait(ward, number, turn, longest)
 
-    def _join(self, ward: Ward, tenant: str, tagged: int, turn: "asyncio.Future[None]") -> int:
+    def _join(
+        self, ward: Ward, tenant: str, tagged: int, turn: "asyncio.Future[None]", longest: float
+    ) -> int:
         wait = expected(len(ward.line) + 1, ward.slots or 1, ward.seconds)
-        if wait > self._settings.longest_wait:
+        if wait > longest:
             raise _busy(min(wait, self._settings.longest_wait))
         if len(ward.line) >= self._settings.line:
             loser = victim(ward.line.waiting, tenant)
@@ -135,9 +142,11 @@ class Admission:
                     found[1].set_exception(_over_share(max(1.0, wait)))
         return ward.line.join(tenant, tagged, turn)
 
-    async def _wait(self, ward: Ward, number: int, turn: "asyncio.Future[None]") -> None:
+    async def _wait(
+        self, ward: Ward, number: int, turn: "asyncio.Future[None]", longest: float
+    ) -> None:
         try:
-            async with asyncio.timeout(self._settings.longest_wait):
+            async with asyncio.timeout(longest):
                 await turn
         except TimeoutError as error:
             self._give_up(ward, number, turn)
@@ -149,8 +158,7 @@ class Admission:
     def _give_up(self, ward: Ward, number: int, turn: "asyncio.Future[None]") -> None:
         ward.line.leave(number)
         if turn.done() and not turn.cancelled() and turn.exception() is None:
-            with self._cells.lock():  # its slot came at the same moment
-                ward.cells[ward.own + _RUNNING] -= 1
+            ward.cells[ward.own + _RUNNING] -= 1  # its slot came at the same moment
 
     async def _look_after(self, ward: Ward) -> None:
         free_since, looked = 0.0, 0.0

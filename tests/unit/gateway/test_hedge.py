@@ -95,3 +95,43 @@ async def test_a_client_that_leaves_takes_both_along() -> None:
         await task
     assert one.ended
     assert two.ended
+
+
+@pytest.mark.parametrize("cancellations", [1, 2])
+async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind(
+    cancellations: int,
+) -> None:
+    """Whatever a runner brings is given to the caller or told to let go, at every step."""
+
+    async def through(name: str, steps: int, held: set[str]) -> str:
+        try:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # letting go takes a moment
+            raise
+        held.add(name)
+        return name
+
+    async def hedge(steps: int, held: set[str]) -> str:
+        async def second():  # type: ignore[no-untyped-def]
+            return through("b", steps, held)
+
+        won = await hedged(through("a", steps + 3, held), second, 0, held.discard)
+        held.discard(won)
+        return won
+
+    for steps in range(8):
+        for moment in range(25):
+            held: set[str] = set()
+            task = asyncio.create_task(hedge(steps, held))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            for _ in range(cancellations):
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.gather(task, return_exceptions=True)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not held, (steps, moment)
+            assert len(asyncio.all_tasks()) == 1

@@ -1,9 +1,9 @@
 """A connection to an engine, against servers that say anything."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.errors import EngineLost, TooSlow
@@ -13,35 +13,12 @@ from freehold.gateway.links import Links
 from freehold.gateway.upstream import Upstream
 from freehold.gateway.watch import Watch
 from freehold.gateway.wire import chat
-from freehold.store.snapshot import Deadlines, Target
+from freehold.store.snapshot import Deadlines, Target, Trust
+from tests.rude import EVENTS, OK, Speak, chunk, endless, read_request, serving
 
-OK = b"HTTP/1.1 200 OK\r\n"
+HINT = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 CALL = chat.read(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
-Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(speak: Speak) -> AsyncIterator[int]:
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await speak(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def saying(*answers: bytes, pause: float = 0.0) -> Speak:
@@ -80,7 +57,10 @@ async def whole(speak: Speak) -> bytes:
         [OK + b"content-length: 5\r\n\r\n", b"he", b"llo"],
         [OK + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n", b"3\r\nllo\r\n0\r\n\r\n"],
         [OK + b"\r\nhel", b"lo"],
-        [b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", OK + b"content-length: 5\r\n\r\nhello"],
+        [HINT, OK + b"content-length: 5\r\n\r\nhello"],
+        [HINT + HINT, HINT, OK, b"content-length: 5\r\n\r\nhe", b"llo"],
+        [OK + b"transfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\n", b"x: y\r\n\r\n"],
+        [OK + b"upgrade: h2c\r\nconnection: upgrade, close\r\n\r\nhello"],
         [b"HTTP/1.0 200 OK\r\n\r\nhello"],
     ],
 )
@@ -100,6 +80,12 @@ async def test_a_whole_answer(answer: list[bytes]) -> None:
         [OK + b"content-length: -5\r\n\r\nhello"],
         [b"SSH-2.0-OpenSSH_9\r\n"],
         [b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nhello"],
+        [OK.replace(b"\r", b"") + b"content-length: 5\n\nhello"],
+        [OK + b"transfer-encoding: chunked\r\n\r\n5x\r\nhello\r\n0\r\n\r\n"],
+        [OK + b"transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n0\r\n\r\n"],
+        [OK + b"transfer-encoding: gzip\r\n\r\nhello"],
+        [OK + b"content-length: 5\r\nx: a\r\n b\r\n\r\nhello"],
+        [HINT],
         [OK + b"x: " + b"y" * (LONGEST_HEAD + 1), b"\r\n\r\n"],
     ],
 )
@@ -176,12 +162,6 @@ async def ask(upstream: Upstream, port: int, **limits: float) -> bytes:
     return await upstream.document(CALL, target(port), watch(**limits), [])
 
 
-async def _request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-    return head + await reader.readexactly(length)
-
-
 async def test_connections_are_kept_and_a_stale_one_costs_nothing() -> None:
     connections = 0
 
@@ -189,11 +169,11 @@ async def test_connections_are_kept_and_a_stale_one_costs_nothing() -> None:
         nonlocal connections
         connections += 1
         for _ in range(2):
-            request = await _request(reader)
+            request = await read_request(reader)
             assert request.startswith(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:")
             writer.write(OK + b"content-length: 2\r\n\r\n{}")
         if connections == 1:
-            await _request(reader)  # and closed in the very moment it is used again
+            await read_request(reader)  # and closed in the very moment it is used again
 
     async with serving(speak) as port:
         upstream = fresh()
@@ -215,7 +195,7 @@ async def test_a_stream_that_is_over_leaves_its_connection_usable(
         nonlocal opened
         opened += 1
         while True:
-            await _request(reader)
+            await read_request(reader)
             event = b"data: [DONE]\n\n"
             writer.write(OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
             writer.write(b"\r\n%x\r\n%b\r\n" % (len(event), event))
@@ -233,11 +213,89 @@ async def test_a_stream_that_is_over_leaves_its_connection_usable(
         upstream.close()
 
 
+@pytest.mark.parametrize("more", [1, 2 * HIGH_WATER])
+async def test_what_comes_after_the_end_of_a_stream_is_no_part_of_the_next_answer(
+    more: int,
+) -> None:
+    """It comes while the client still takes the end, and then the connection is used again."""
+    opened = 0
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        await read_request(reader)
+        writer.write(EVENTS + chunk(b"data: 1\n\ndata: [DONE]\n\n"))
+        await asyncio.sleep(0.02)
+        writer.write(chunk(b"data: secret\n\n" + b":" * more) + chunk(b""))
+        await read_request(reader)
+        writer.write(EVENTS + chunk(b"data: 2\n\ndata: [DONE]\n\n") + chunk(b""))
+
+    async with serving(speak) as port:
+        upstream = fresh()
+        for number in (b"1", b"2"):
+            answer = await upstream.events(CALL, target(port), watch(headers=1), [])
+            assert await answer.batch() == [number]
+            await asyncio.sleep(0.1)
+            answer.close()
+            await asyncio.sleep(0.1)
+        assert opened == 1
+        upstream.close()
+
+
+async def test_an_interim_answer_is_a_sign_of_life() -> None:
+    """Who breaks off after it has got the request: that does not go out again by itself."""
+    asked = 0
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while True:
+            await read_request(reader)
+            asked += 1
+            if asked > 1:
+                writer.write(HINT)
+                return
+            writer.write(OK + b"content-length: 2\r\n\r\n{}")
+
+    async with serving(speak) as port:
+        upstream = fresh()
+        assert await ask(upstream, port) == b"{}"
+        with pytest.raises(EngineLost):
+            await ask(upstream, port)
+        assert asked == 2
+        upstream.close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"", HINT),
+        (OK, b"x: y\r\n"),
+        (EVENTS + b"0\r\n", b"x: y\r\n"),
+        (EVENTS + b"0\r\nx: ", b"y"),
+        (EVENTS + b"1;", b"x"),
+        (EVENTS + chunk(b"data: "), chunk(b"x" * 4096)),
+    ],
+)
+async def test_what_has_no_end_is_given_up(begin: bytes, again: bytes) -> None:
+    async with serving(endless(begin, again)) as port:
+        upstream = fresh()
+        with pytest.raises(EngineLost):
+            await asyncio.wait_for(begin_of(upstream, port), 5)
+
+
+async def begin_of(upstream: Upstream, port: int) -> list[bytes] | None:
+    answer = await upstream.events(CALL, target(port), watch(), [])
+    try:
+        return await answer.batch()
+    finally:
+        answer.close()
+
+
 async def test_whoever_gives_up_closes_the_connection_at_once() -> None:
     gone = asyncio.Event()
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _request(reader)
+        await read_request(reader)
         await reader.read()
         gone.set()
 
@@ -261,6 +319,41 @@ async def test_nobody_there() -> None:
         await ask(Upstream(Links(), Alarms(asyncio.get_running_loop())), port)
 
 
+@pytest.mark.parametrize("way", ["replaced", "closed"])
+async def test_no_connection_outlives_the_way_it_was_opened_for(way: str, tmp_path: Path) -> None:
+    """It is in use while its certificates are replaced, or everything is closed."""
+    ended = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(EVENTS + chunk(b"data: 1\n\ndata: [DONE]\n\n") + chunk(b""))
+        await reader.read()
+        ended.set()
+
+    (tmp_path / "ca").write_text("x")
+    async with serving(speak) as port:
+        upstream, trust = fresh(), Trust(ca=str(tmp_path / "ca"))
+        trusting = msgspec.structs.replace(target(port), trust=trust)
+        answer = await upstream.events(CALL, trusting, watch(), [])
+        assert await answer.batch() == [b"1"]
+        if way == "closed":
+            upstream.close()
+        else:
+            (tmp_path / "ca").write_text("xy")
+            other = await upstream.events(CALL, trusting, watch(), [])
+            other.close()
+        answer.close()
+        await asyncio.wait_for(ended.wait(), 2)
+        upstream.close()
+
+
+async def test_a_name_that_no_host_can_have() -> None:
+    url = f"http://{'x' * 70}.example/v1"
+    found = Target(replica="r", url=url, key=None, model="m", streams_only=False)
+    with pytest.raises(EngineLost):
+        await fresh().document(CALL, found, watch(), [])
+
+
 @pytest.mark.parametrize("key", ["a\r\nx-evil: 1", "a b", "\N{SNOWMAN}"])
 async def test_a_key_cannot_write_headers(key: str) -> None:
     with pytest.raises(EngineLost, match="no header may"):
@@ -273,3 +366,28 @@ async def test_a_url_cannot_write_a_request() -> None:
     )
     with pytest.raises(EngineLost, match="URL"):
         await fresh().document(CALL, found, watch(), [])
+
+
+class Overtaken(Link):
+    """Its deadline passes in the very moment in which the answer comes."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.fail(TooSlow("unavailable.total_deadline", "too late"))
+
+
+async def test_what_comes_with_the_deadline_is_taken_and_nothing_after_it() -> None:
+    loop = asyncio.get_running_loop()
+    for end, whole in ((b"", True), (chunk(b""), False)):
+        rest = chunk(b"llo") + chunk(b"")
+        async with serving(saying(EVENTS + chunk(b"hello") + end, rest, pause=0.02)) as port:
+            _, link = await loop.create_connection(lambda: Overtaken(loop), "127.0.0.1", port)
+            if whole:
+                with pytest.raises(TooSlow):
+                    await link.ask(REQUEST, whole=True)
+            else:
+                await link.ask(REQUEST, whole=False)
+                assert await link.read() == b"hello"
+                assert await link.read() is None
+            assert not link.usable
+            link.close()

@@ -124,3 +124,23 @@ async def test_a_line_that_would_take_too_long_is_not_joined(tmp_path: Path) -> 
     assert isinstance(second.exception(), NoCapacity)
     two.doors[0].leave("first")
     await two.close()
+
+
+async def test_nobody_waits_longer_than_they_have_time(two: Two) -> None:
+    await two.doors[0].enter("first", "t", route())
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(NoCapacity):
+        await two.doors[0].enter("hurried", "t", route(), 0.03)
+    assert asyncio.get_running_loop().time() - begun < 1
+    two.doors[0].leave("first")
+    await two.visit(1, "next", "t")
+
+
+async def test_a_slot_is_given_back_while_another_process_hangs_with_the_lock(two: Two) -> None:
+    await two.doors[0].enter("first", "t", route())
+    waiting = asyncio.create_task(two.visit(0, "second", "t"))
+    await asyncio.sleep(0.01)
+    with two.cells[1].lock():
+        two.doors[0].leave("first")
+    await asyncio.wait_for(waiting, 3)
+    await two.visit(1, "next", "t")

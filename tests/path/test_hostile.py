@@ -1,0 +1,138 @@
+"""Hostile engines and hasty clients before a whole house: nothing stays behind, whatever they do.
+
+After each test no request runs, no slot is taken and nothing is reserved.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from freehold.policy.cells import RING, Cells
+from tests.house import QUESTION, Answer, House, eventually
+from tests.rude import OK, Rude, Speak
+
+SETTINGS = """
+[runtime]
+connect_timeout = 1.0
+headers_timeout = 2.0
+first_token_timeout = 2.0
+token_timeout = 1.0
+total_timeout = 5.0
+retries = 0
+"""
+DOCUMENT = {
+    "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop",
+                 "message": {"role": "assistant", "content": "Hello"}}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}  # fmt: skip
+
+
+def whole(document: dict[str, Any] = DOCUMENT, after: float = 0.0) -> Speak:
+    """Return an engine that answers with a document, after so many seconds."""
+    body = json.dumps(document).encode()
+
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(after)
+        writer.write(OK + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
+        writer.write(b"\r\n" + body)
+
+    return speak
+
+
+ENGINES: dict[str, Speak] = {
+    "well": whole(),
+    "slow": whole(after=0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def rude() -> Iterator[Rude]:
+    with Rude(ENGINES) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def place(rude: Rude, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    home = tmp_path_factory.mktemp("hostile") / "home"
+    home.mkdir()
+    (home / "freehold.toml").write_text(SETTINGS)
+    house = House(home)
+    try:
+        yield house.start()
+        assert "Traceback" not in (house.home / "logs" / "gateway-0.log").read_text()
+    finally:
+        house.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(place: House) -> Iterator[None]:
+    yield
+    eventually(lambda: not left(place), f"nothing left: {left(place)}", 10)
+
+
+def left(house: House) -> dict[str, float]:
+    """Return what is still counted as running, by name; but for the question itself."""
+    text = house.call("GET", "/metrics").body.decode()
+    gauges = re.findall(r"^(freehold_(?:open|running)_requests)(\S*) (\S+)", text, re.MULTILINE)
+    found = {f"{name}{labels}": float(value) for name, labels, value in gauges}
+    found["freehold_open_requests"] -= 1
+    cells = Cells(house.home / "run" / "quotas", 0, 1)
+    try:
+        for deployment in house.call("GET", "/api/status").json["deployments"]:
+            name = f"line:{deployment['name']}"
+            found[name] = sum(cells.shared(name)[0::RING])
+    finally:
+        cells.close()
+    for each in house.call("GET", "/api/limits").json:
+        found[f"{each['of']} {each['measure']}"] = each["reserved"]
+    return {name: value for name, value in found.items() if value}
+
+
+def deploy(house: House, name: str, *urls: str, **fields: Any) -> None:
+    body = {"name": name, "urls": urls, "replicas": len(urls), **fields}
+    assert house.call("PUT", f"/api/deployments/{name}", body).status == 200
+    assert house.call("GET", f"/api/deployments/{name}?wait=10").json["state"] == "ready"
+
+
+def ask(house: House, model: str, *, stream: bool = False, **headers: str) -> Answer:
+    body = {"model": model, "messages": QUESTION, "temperature": 0, "stream": stream}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return house.call("POST", "/v1/chat/completions", body, headers=named, timeout=20)
+
+
+def test_who_waits_in_line_takes_one_place_though_it_would_be_asked_twice(
+    place: House, rude: Rude
+) -> None:
+    deploy(place, "narrow", rude.base("slow", "a"), rude.base("slow", "b"), slots=2, hedge_ms=30)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: ask(place, "narrow"), range(6)))
+    assert [answer.status for answer in answers] == [200] * 6
+
+
+def test_a_line_is_no_excuse_for_being_late(place: House, rude: Rude) -> None:
+    deploy(place, "single", rude.base("slow", "c"), slots=1)
+    with ThreadPoolExecutor(4) as pool:
+        first = [pool.submit(ask, place, "single") for _ in range(3)]
+        time.sleep(0.1)
+        begun = time.monotonic()
+        late = ask(place, "single", x_freehold_timeout="0.1")
+        assert time.monotonic() - begun < 0.5
+        assert (late.status, late.error["code"]) == (503, "unavailable.busy")
+        assert [each.result().status for each in first] == [200] * 3
+
+
+def test_a_hasty_client_says_nothing_against_a_replica(place: House, rude: Rude) -> None:
+    """Each of these closes its connection, so the next must connect, and has no time to."""
+    deploy(place, "hasty", rude.base("slow", "d"), rude.base("slow", "e"))
+    for _ in range(12):
+        answer = ask(place, "hasty", x_freehold_timeout="0.000001")
+        assert (answer.status, answer.error["code"]) == (504, "unavailable.total_deadline")
+    assert {each["circuit"] for each in place.deployment("hasty")["replicas"]} == {"closed"}
+    assert ask(place, "hasty").status == 200
