@@ -204,6 +204,26 @@ def test_a_killed_compression_goes_on_where_it_was(busy_house: House) -> None:
     assert not _workers(busy_house)
 
 
+def test_killed_while_its_launch_is_searched_it_goes_on_with_the_file_that_is_there(
+    house: House,
+) -> None:
+    job = start(house)
+    folder = eventually(lambda: scratch(house), "scratch")[0]
+    eventually(lambda: (folder / "measured.json").exists(), "the file is made")
+    made = (folder / "compressed.gguf").stat().st_mtime_ns
+    house.kill_control()
+    assert (folder / "job.json").exists()  # made and measured, and no version yet
+    assert (folder / "compressed.gguf").stat().st_mtime_ns == made
+    house.start()
+    done = over(house, job["id"])
+    assert done["state"] == "done", done
+    child = house.json("model", "show", "tiny")["versions"][1]
+    assert child["settings"]["context"] == 16_384
+    assert child["quality"]["loss"] == pytest.approx(done["result"]["loss"])
+    house.cli("model", "verify", "tiny:2")
+    assert scratch(house) == []
+
+
 def test_a_second_compression_joins_or_is_refused(busy_house: House) -> None:
     first = start(busy_house)
     assert start(busy_house)["id"] == first["id"]
