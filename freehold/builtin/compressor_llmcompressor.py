@@ -99,7 +99,7 @@ class LLMCompressor:
         _check_memory(version)
         aimed = _aim(request, version)
         tensors = _tensors(commission.files)
-        folder = _laid_out(commission.files, scratch / "source")
+        folder = laid_out(commission.files, scratch / "source")
         order = {
             "folder": str(folder),
             "scratch": str(scratch),
@@ -236,7 +236,7 @@ def _around(scratch: Path) -> dict[str, str]:
     return kept | offline | own
 
 
-def _laid_out(files: Mapping[str, Path], folder: Path) -> Path:
+def laid_out(files: Mapping[str, Path], folder: Path) -> Path:
     """Give a checkpoint's files their names again: links to where their bytes lie."""
     for name, path in files.items():
         place = folder / name

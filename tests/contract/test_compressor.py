@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from freehold.builtin.compressor_llmcompressor import LLMCompressor
+from freehold.builtin.compressor_llmcompressor import LLMCompressor, laid_out
 from freehold.errors import Invalid, Missing, Unavailable
 from freehold.models.compress import calibration
 from freehold.models.compress.compressor import Commission, Compressor, Made, choose
@@ -188,6 +188,16 @@ def test_an_interpreter_that_dies_is_an_error_that_tells_its_last_words(tmp_path
         bench.compress()
     assert str(-signal.SIGKILL) in caught.value.message
     shop.database.close()
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/evil.json", "a/../../evil.json"])
+def test_no_name_of_a_file_leads_out_of_the_scratch(name: str, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.write_text("{}")
+    with pytest.raises(Invalid, match="no name of a file"):
+        laid_out({name: held}, tmp_path / "work" / "source")
+    assert not (tmp_path / "work" / "evil.json").exists()
+    assert not (tmp_path / "evil.json").exists()
 
 
 def test_who_compresses_is_chosen_by_format_or_by_name(tmp_path: Path, weights: Path) -> None:

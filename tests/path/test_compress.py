@@ -11,11 +11,18 @@ import psutil
 import pytest
 
 from tests.house import House, eventually
+from tests.make_checkpoint import encoder
 from tests.make_model import model
 
 Make = Callable[..., House]
 LINE = "Number {n}: the ferry left the quay at dawn with {n} crates of apples and one passenger."
 TEXT = "\n\n".join(" ".join(LINE.format(n=n * 7 + k) for k in range(6)) for n in range(9))
+STORY = (
+    "The harbour is quiet in the morning. Boats come back with the tide, and the crews carry boxes "
+    "of herring and cod to the market, where the cook of the inn buys what she needs for the day. "
+    "Later the children walk along the wall to school; one of them counts the gulls, another reads "
+    "the names of the ships aloud. At noon a bell rings, and the clerk writes down what was sold. "
+) * 6
 TESTS = "".join(
     json.dumps({"prompt": f"What is {n} + {n}?", "answer": str(2 * n), "tokens": 4}) + "\n"
     for n in range(3)
@@ -197,6 +204,26 @@ def test_a_killed_compression_goes_on_where_it_was(busy_house: House) -> None:
     assert not _workers(busy_house)
 
 
+def test_killed_while_its_launch_is_searched_it_goes_on_with_the_file_that_is_there(
+    house: House,
+) -> None:
+    job = start(house)
+    folder = eventually(lambda: scratch(house), "scratch")[0]
+    eventually(lambda: (folder / "measured.json").exists(), "the file is made")
+    made = (folder / "compressed.gguf").stat().st_mtime_ns
+    house.kill_control()
+    assert (folder / "job.json").exists()  # made and measured, and no version yet
+    assert (folder / "compressed.gguf").stat().st_mtime_ns == made
+    house.start()
+    done = over(house, job["id"])
+    assert done["state"] == "done", done
+    child = house.json("model", "show", "tiny")["versions"][1]
+    assert child["settings"]["context"] == 16_384
+    assert child["quality"]["loss"] == pytest.approx(done["result"]["loss"])
+    house.cli("model", "verify", "tiny:2")
+    assert scratch(house) == []
+
+
 def test_a_second_compression_joins_or_is_refused(busy_house: House) -> None:
     first = start(busy_house)
     assert start(busy_house)["id"] == first["id"]
@@ -321,3 +348,69 @@ def _of(process: psutil.Process, house: House) -> bool:
     except psutil.Error:
         return False
     return (house.control is not None and house.control.pid in parents) or os.getpid() in parents
+
+
+def test_the_starter_becomes_smaller_and_answers_as_it_did(own_house: House) -> None:
+    """The real thing, on little text: what it loses by is measured elsewhere (bench/compress)."""
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    case = {"prompt": question[0]["content"], "answer": "Paris", "tokens": 8}
+    # Two short passages to learn from, a longer one to be judged by.
+    text = "\n\n".join((STORY[:400], STORY[400:800], STORY[800:]))
+    body = {"max_loss": 0.2, "calibration": text, "tasks": json.dumps(case)}
+    job = own_house.call("POST", "/api/models/smol/versions/1/compress", body).json
+    done = over(own_house, job["id"])["result"]
+    report = own_house.call("GET", done["report"]).json
+    assert done["promoted"], done["reasons"]
+    assert done["bytes_after"] < 0.95 * done["bytes_before"]
+    assert 0 < done["kl"] <= 0.2
+    assert report["tasks"][0]["after"]["mean"] == 1.0
+    eventually(
+        lambda: [r["version"] for r in own_house.replicas() if r["state"] == "ready"] == [2],
+        "the new version took over",
+    )
+    answer = own_house.chat(messages=question, max_tokens=16)
+    assert "Paris" in answer.json["choices"][0]["message"]["content"]
+    assert own_house.deployment()["cache_type"] == report["launch"].get("cache_type")
+    print(
+        report["measured"]["seconds"],
+        report["measured"]["cpu_seconds"],
+        report["tried"],
+        report["speed_launched"],
+    )
+
+
+def test_an_embedding_model_becomes_smaller_and_finds_the_same(
+    new_house: Callable[..., House], tmp_path: Path
+) -> None:
+    house = new_house(empty=True).start()
+    house.cli("model", "import", str(encoder(3).save(tmp_path / "bert")), "--name", "bert")
+    house.cli("model", "convert", "bert", "--type", "f32")
+    (tmp_path / "text.txt").write_text(TEXT)
+    text = ("--calibration", str(tmp_path / "text.txt"))
+    writes = house.run_cli("model", "compress", "bert:2", "--tasks", str(tmp_path / "text.txt"))
+    assert writes.returncode == 1
+    done = house.json("model", "compress", "bert:2", "--max-loss", "5%", *text)
+    assert done["promoted"], done["reasons"]
+    assert done["kl"] is None
+    assert 0 < done["loss"] <= 0.05
+    assert done["bytes_after"] < 0.6 * done["bytes_before"]
+    report = house.call("GET", done["report"]).json
+    assert report["measured"]["metric"] == "cosine"
+    assert report["measured"]["retrieval"]["mean"] > 0.5
+    assert report["tried"] == []  # no cache, no draft: nothing to search
+    assert "1 - cosine" in _page(house, "bert:3", tmp_path)
+    vectors = []
+    for number in (2, 3):
+        house.cli("deploy", f"bert:{number}", "--as", "bert", "--wait")
+        eventually(lambda n=number: house.replicas("bert")[0]["version"] == n, "the version runs")
+        body = {"model": "bert", "input": ["the lazy dog", "Straße"]}
+        answer = house.call("POST", "/v1/embeddings", body)
+        vectors.append([each["embedding"] for each in answer.json["data"]])
+    for before, after in zip(*vectors, strict=True):
+        assert 0.9 < sum(a * b for a, b in zip(before, after, strict=True)) < 0.999999
+
+
+def _page(house: House, name: str, folder: Path) -> str:
+    target = folder / "page.html"
+    house.cli("model", "report", name, "--page", str(target))
+    return target.read_text()
