@@ -18,14 +18,13 @@ def test_what_a_request_holds_is_seen_while_it_runs_and_not_after(
     with fake_engine() as engine:
         body = {"name": "fake", "urls": [engine.url], "slots": 1}
         assert house.call("PUT", "/api/deployments/fake", body).status == 200
-        eventually(lambda: house.deployment("fake")["state"] == "ready", "deployed")
+        assert house.call("GET", "/api/deployments/fake?wait=30").json["state"] == "ready"
         house.check_nothing_left()
         begun = [_ask(house), _ask(house)]  # one runs, one stands in line
         (seen,) = eventually(lambda: _with(house, requests=2, links=1), "they are seen", 10)
         assert seen["reservations"] == 4  # each holds its budgets, one a place, one waits for it
         assert seen["inflight"] == 1
         assert seen["tasks"] > IDLE_TASKS + 1
-        house.call("GET", "/v1/models")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tests.house.LET_GO", 0.3)
             with pytest.raises(AssertionError, match="reservations"):
