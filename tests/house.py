@@ -17,6 +17,11 @@ from typing import Any
 import psutil
 
 PATIENCE = 90.0
+IDLE_TASKS = 9
+"""What a gateway's event loop works on when nobody asks anything."""
+LET_GO = 15.0
+"""Seconds until whatever a request took must be given back."""
+RUNNING: "list[House]" = []
 QUESTION = [{"role": "user", "content": "What is gravity?"}]
 
 
@@ -57,6 +62,7 @@ class House:
                 ],
                 stdout=log, stderr=log, env={**os.environ, **self.environment},
             )  # fmt: skip
+        RUNNING.append(self)
         if wait:
             self.wait_ready()
         return self
@@ -161,6 +167,35 @@ class House:
         text = "&".join(f"{name}={value}" for name, value in query.items())
         return self.call("GET", f"/api/audit?{text}").json["records"]
 
+    def standings(self) -> list[dict[str, Any]] | None:
+        """Return what goes on in each gateway now; None where nobody can say."""
+        try:
+            where = json.loads((self.home / "run" / "endpoint.json").read_text())
+            answer = self.call("GET", "/api/gateways", url=where["control_url"], timeout=5)
+        except (OSError, ValueError):
+            return None
+        found: list[dict[str, Any]] | None = None
+        if answer.status == 200:
+            found = [each for each in answer.json["gateways"] if each["state"] == "serving"]
+        return found
+
+    def check_nothing_left(self) -> None:
+        """Fail unless every request has given back its tasks, its sockets and its reservations.
+
+        Where control is dead, or no key of the test's administers any more, nobody can say.
+        """
+        left: list[str] = []
+
+        def is_quiet() -> bool:
+            left[:] = [text for each in self.standings() or () for text in _left(each)]
+            return not left
+
+        deadline = time.monotonic() + LET_GO
+        while not is_quiet():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"left behind after a test: {', '.join(left)}")
+            time.sleep(0.05)
+
     def kill_control(self) -> None:
         assert self.control is not None
         self.control.kill()
@@ -176,7 +211,19 @@ class House:
         return code
 
     def close(self) -> None:
-        """Stop in whatever state it is; leave no process behind."""
+        """Stop in whatever state it is; leave no process behind, after a look at what is left."""
+        try:
+            if self.is_up:
+                self.check_nothing_left()
+        finally:
+            RUNNING[:] = [house for house in RUNNING if house is not self]
+            self._end()
+
+    @property
+    def is_up(self) -> bool:
+        return self.control is not None and self.control.poll() is None
+
+    def _end(self) -> None:
         if self.control is not None:
             self.control.send_signal(signal.SIGTERM)
             try:
@@ -190,6 +237,16 @@ class House:
         ):
             with suppress(ValueError, KeyError, psutil.NoSuchProcess, FileNotFoundError):
                 psutil.Process(json.loads(path.read_text())["pid"]).kill()
+
+
+def _left(gateway: dict[str, Any]) -> list[str]:
+    """Return what a gateway still has that it should not; a connection half closed is one, too."""
+    found = {name: gateway[name] for name in ("inflight", "requests", "reservations", "links")}
+    found["tasks"] = gateway["tasks"] - IDLE_TASKS
+    with suppress(psutil.Error):
+        sockets = psutil.Process(gateway["pid"]).net_connections("tcp")
+        found["half closed"] = sum(each.status == psutil.CONN_CLOSE_WAIT for each in sockets)
+    return [f"{gateway['name']} has {count} {name}" for name, count in found.items() if count > 0]
 
 
 def eventually(check: Callable[[], object], what: str, patience: float = PATIENCE) -> Any:

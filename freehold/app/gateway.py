@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from freehold.control.certificate import CERTIFICATE, CLIENT_CA, KEY
@@ -46,6 +47,7 @@ from freehold.runtime import handover
 from freehold.runtime.circuits import Circuits
 from freehold.runtime.circuits import open_board as open_circuits
 from freehold.runtime.leases import Leases, open_board
+from freehold.runtime.standing import Standing
 from freehold.secret import resolve_secret
 from freehold.settings import Server, Settings
 from freehold.store.marks import Marks
@@ -80,7 +82,8 @@ async def _assemble(home: Path, name: str, settings: Settings, stack: AsyncExitS
     client = open_client(settings.runtime)
     stack.push_async_callback(client.close)
     alarms = Alarms(asyncio.get_running_loop())
-    upstream = Upstream(Links(), alarms)
+    links = Links()
+    upstream = Upstream(links, alarms)
     stack.callback(upstream.close)
     circuits = Circuits(open_circuits(running), time.time)
     stack.callback(circuits.close)
@@ -89,7 +92,13 @@ async def _assemble(home: Path, name: str, settings: Settings, stack: AsyncExitS
     if board is not None:
         stack.callback(board.close)
     leases, door = Leases(time.monotonic, board), Door(settings.server, alarms)
-    follower = Follower(name, running / "snapshot.json", client, leases, time.time, door.standing)
+
+    def standing() -> Standing:
+        return msgspec.structs.replace(
+            door.standing(), reservations=budgets.held + admission.inside, links=links.in_use()
+        )
+
+    follower = Follower(name, running / "snapshot.json", client, leases, time.time, standing)
     cells = Cells(running / "quotas", slot, most_gateways(settings.server))
     budgets = Budgets(cells, home / "audit", time.time, settings.quotas.unstated_answer)
     budgets.plans.use(follower.snapshot.limits)

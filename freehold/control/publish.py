@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -116,11 +117,26 @@ class Publisher:
         seen, self._seen = self._seen, asyncio.Event()
         seen.set()
         if revision == self.snapshot.revision:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), hold)
-            except TimeoutError:
-                return None
-        return self.snapshot
+        return None if revision == self.snapshot.revision else self.snapshot
+
+    async def hear(self, gateways: Iterable[str], patience: float) -> None:
+        """Have the named gateways say at once how they stand; returns when all have, or too late.
+
+        Their questions are answered without anything new, and they ask again.
+        """
+        begun, names = time.monotonic(), list(gateways)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while any(self._heard(name) <= begun for name in names):
+                    await self._seen.wait()
+
+    def _heard(self, name: str) -> float:
+        found = self.sightings.get(name)
+        return -math.inf if found is None else found.at
 
     async def in_force(self, revision: int, gateways: Iterable[str], patience: float) -> list[str]:
         """Wait until all named gateways use at least ``revision``; return those that do not."""

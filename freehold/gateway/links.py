@@ -67,6 +67,13 @@ class Links:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._roads: dict[Target, Road] = {}
+        self._opened: set[Link] = set()
+
+    def in_use(self) -> int:
+        """Return how many connections are open and not at rest; now and then, for those gone."""
+        self._opened = {link for link in self._opened if link.lives}
+        resting = sum(link.lives for road in self._roads.values() for link in road.idle)
+        return len(self._opened) - resting
 
     def road(self, target: Target) -> Road:
         """Return the way to a target; ``EngineLost`` when its files or its URL cannot be used."""
@@ -98,6 +105,7 @@ class Links:
                 _, link = await self._loop.create_connection(
                     lambda: Link(self._loop), road.host, road.port, ssl=road.tls
                 )
+                self._opened.add(link)
                 return link
         except TimeoutError as error:
             # Who has less time than a connection may take says nothing against the endpoint.

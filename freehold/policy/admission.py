@@ -69,6 +69,11 @@ class Admission:
         self._wards: dict[str, Ward] = {}
         self._places: dict[str, Place] = {}
 
+    @property
+    def inside(self) -> int:
+        """How many requests have a place at an engine, or wait for one."""
+        return len(self._places) + sum(len(ward.line) for ward in self._wards.values())
+
     async def enter(
         self, request: str, tenant: str, route: Route, patience: float = math.inf
     ) -> None:

@@ -61,6 +61,11 @@ class Budgets:
         self._running: dict[str, Reservation] = {}
         self._unsettled: deque[tuple[Entry, Reservation, str, int]] = deque()
 
+    @property
+    def held(self) -> int:
+        """How many requests hold something, or are not settled yet."""
+        return len(self._running) + len(self._unsettled)
+
     async def begin(self) -> None:
         """Take this process's slot, once whoever had it before has ended and is settled."""
         life = time.time_ns()

@@ -7,12 +7,16 @@ from freehold.gateway.admin.ask import Ask
 from freehold.runtime.process import resident_of
 from freehold.runtime.standing import Standing
 
+HEARD_WITHIN = 0.5
+"""Seconds in which a gateway says how it stands; of one that does not, what it said last."""
+
 
 class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway process. ``revision`` is the snapshot it works from; memory in bytes.
 
     ``inflight`` counts requests at engines, ``requests`` all that are under way, ``tasks`` what its
-    event loop works on, ``connections`` what is open to it.
+    event loop works on, ``connections`` what is open to it, ``links`` the connections to engines in
+    use, ``reservations`` what requests hold of limits and places, or wait for.
     """
 
     name: str
@@ -24,6 +28,8 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     connections: int
     tasks: int
+    reservations: int
+    links: int
 
 
 class GatewaysView(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +41,8 @@ class GatewaysView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def show(_ask: Ask, control: Control) -> GatewaysView:
-    """Show the gateway processes."""
+    """Show the gateway processes, as they stand now."""
+    await control.publisher.hear(control.gateways.names, HEARD_WITHIN)
     return GatewaysView(
         rolling=control.gateways.is_rolling,
         trouble=control.gateways.trouble,
@@ -67,4 +74,6 @@ def _view(name: str, pid: int, control: Control) -> GatewayView:
         requests=door.requests,
         connections=door.connections,
         tasks=door.tasks,
+        reservations=door.reservations,
+        links=door.links,
     )
