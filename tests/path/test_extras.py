@@ -6,6 +6,7 @@ A real environment with everything that the tests have but what the extras bring
 import json
 import os
 import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.make_checkpoint import decoder
 from tests.make_gguf import gguf
-from tests.registries import free_port
+from tests.registries import digest, free_port, hostile, layer, manifest
 
 EXTRAS = {
     "convert": ("gguf", "numpy"),
@@ -23,6 +24,7 @@ EXTRAS = {
     "scan": ("modelaudit", "modelaudit_picklescan", "fickling", "yara_x"),
     "sign": ("cryptography",),
     "stores": ("obstore",),
+    "zstd": ("backports",),
 }
 
 
@@ -75,6 +77,8 @@ def bare(python: Path, tmp_path: Path) -> Bare:
 def test_nothing_of_the_extras_is_there(python: Path) -> None:
     for names in EXTRAS.values():
         for name in names:
+            if name == "backports" and sys.version_info >= (3, 14):
+                continue
             ran = subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False)
             assert ran.returncode == 1, name
 
@@ -125,6 +129,16 @@ def test_scan(bare: Bare, tmp_path: Path) -> None:
     bare.refused("model", "import", str(tmp_path / "m.gguf"), extra="scan")
     assert bare.models() == []
     assert not list((bare.home / "blobs" / "sha256").glob("*/*"))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python has it itself from 3.14 on")
+def test_zstd(bare: Bare) -> None:
+    with hostile() as registry:
+        packed = registry.add(b"never fetched")
+        made = layer(packed, None, "application/vnd.cncf.model.weight.v1.tar+zstd")
+        registry.push("v1", manifest(made))
+        bare.refused("model", "import", f"oci://{registry.host}/m:v1", extra="zstd")
+        assert not any(digest(packed) in path for _, path, *_ in registry.asked)
 
 
 def test_otel(bare: Bare) -> None:
