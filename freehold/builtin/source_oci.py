@@ -12,7 +12,7 @@ from freehold.models.oci.choose import Layer, choose, only_model
 from freehold.models.oci.manifest import Index, Manifest, read_manifest
 from freehold.models.oci.reference import Reference, read_reference
 from freehold.models.oci.remote import Repository
-from freehold.models.oci.unpack import unpack
+from freehold.models.oci.unpack import check_packing, unpack
 from freehold.models.source import Fetched, Origin, Progress
 from freehold.settings import Sources, environment
 
@@ -89,6 +89,8 @@ def _bring(
     scheme: str,
 ) -> Fetched:
     chosen = choose(manifest, wanted.file)
+    for layer in chosen.files:
+        check_packing(layer.packed)
     total = sum(layer.blob.size for layer in chosen.files)
     files: dict[str, Path] = {}
     before = 0

@@ -28,7 +28,7 @@ from freehold.models.oci.manifest import (
     read_manifest,
 )
 from freehold.models.oci.pack import Package, pack
-from freehold.models.oci.reference import DIGEST
+from freehold.models.oci.reference import DIGEST, no_digest
 from freehold.models.papers import Papers
 from freehold.models.registry import NAME, Registry, Version
 from freehold.store import repositories as rows
@@ -309,7 +309,7 @@ def check_repository(name: str) -> None:
 def check_digest(digest: str) -> str:
     """Return the digits of a digest; ``Invalid`` for another algorithm, or none."""
     if not DIGEST.fullmatch(digest):
-        raise Invalid("invalid.digest", f"{digest!r:.100} is no digest: sha256: and 64 digits is")
+        raise Invalid("invalid.digest", no_digest(digest))
     return digest.removeprefix("sha256:")
 
 

@@ -17,6 +17,7 @@ import pytest
 from freehold.builtin.source_oci import OCI
 from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Missing, Unavailable
 from freehold.models.oci import media
+from freehold.models.oci.zstd import zstd
 from freehold.models.source import Fetched
 from freehold.settings import Host, Sources
 from tests.house import eventually
@@ -114,9 +115,10 @@ def test_safetensors_come_with_what_lies_beside_them(registry: Hostile, tmp_path
     assert {name: path.read_bytes() for name, path in found.items()} == parts
 
 
-@pytest.mark.parametrize("tail", [media.TAR, media.GZIP])
+@pytest.mark.parametrize("tail", [media.TAR, media.GZIP, media.ZSTD])
 def test_layers_that_are_archives(registry: Hostile, tmp_path: Path, tail: str) -> None:
-    packed = registry.add(archive(("x/m.gguf", MODEL), gzip=tail == media.GZIP))
+    packed = archive(("x/m.gguf", MODEL), gzip=tail == media.GZIP)
+    registry.add(packed := zstd().compress(packed) if tail == media.ZSTD else packed)
     registry.push("v1", manifest(layer(packed, None, media.WEIGHT + tail)))
     assert bytes_of(fetch(registry, tmp_path)) == MODEL
 
@@ -161,15 +163,15 @@ def test_archives_that_are_traps(registry: Hostile, tmp_path: Path) -> None:
         archive(("m.gguf", MODEL))[:700]: "no whole tar archive",
         archive(("a", b""), ("a/m.gguf", MODEL)): "a file where it has a folder",
         bomb.compress(huge) + bomb.flush(): "far more than it is",
+        zstd().compress(huge): "far more than it is",
+        zstd().compress(archive(("m.gguf", MODEL)))[:-20]: "no whole tar archive",
+        b"\x28\xb5\x2f\xfd" + b"no frame" * 20: "no whole tar archive",
     }.items():
-        tail = media.GZIP if trap[:2] == b"\x1f\x8b" else media.TAR
+        tails = {b"\x1f\x8b": media.GZIP, b"\x28\xb5": media.ZSTD}
+        tail = tails.get(trap[:2], media.TAR)
         registry.push("v1", manifest(layer(registry.add(trap), None, media.WEIGHT + tail)))
         with pytest.raises(Invalid, match=says):
             fetch(registry, tmp_path)
-    packed = registry.add(b"anything")
-    registry.push("v1", manifest(layer(packed, None, media.WEIGHT + media.ZSTD)))
-    with pytest.raises(Invalid, match="push them unpacked"):
-        fetch(registry, tmp_path)
 
 
 def test_other_bytes_under_a_digest(registry: Hostile, tmp_path: Path) -> None:
@@ -208,7 +210,9 @@ def test_a_tag_and_a_digest_that_differ(registry: Hostile, tmp_path: Path) -> No
         (b"[]", "no JSON object"),
         (manifest(*[layer(MODEL, f"{n}.bin") for n in range(1001)]), "1000 is most"),
         (b'{"x": "' + b"x" * (5 << 20) + b'"}', "more than|over"),
-        (manifest(layer(MODEL, "m.gguf", digest="sha512:00")), "is no digest"),
+        (manifest(layer(MODEL, "m.gguf", digest="sha512:00")), "again with sha256 digests"),
+        (manifest(layer(MODEL, "m.gguf", digest="sha256:00")), "is no digest"),
+        (manifest(layer(MODEL, "m.gguf", digest="../../x")), "is no digest"),
         (manifest(layer(MODEL, "m.gguf"), layer(MODEL, "n.gguf", size=1)), "two sizes"),
         (manifest(layer(MODEL, "m.gguf"), layer(MODEL, "m.gguf")), "one file name"),
         (manifest(layer(MODEL, "m.gguf"), schemaVersion=1), "schema version 1"),

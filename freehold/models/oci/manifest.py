@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from freehold.errors import Invalid
-from freehold.models.oci.reference import DIGEST
+from freehold.models.oci.reference import DIGEST, no_digest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -170,7 +170,6 @@ def _check(found: Manifest | Index) -> None:
     sizes: dict[str, int] = {}
     for each in (*listed, *((found.subject,) if found.subject else ())):
         if not DIGEST.fullmatch(each.digest):
-            text = f"{each.digest!r:.100} is no digest: sha256: and 64 hexadecimal digits is one"
-            raise Invalid("invalid.manifest", text)
+            raise Invalid("invalid.manifest", no_digest(each.digest))
         if sizes.setdefault(each.digest, each.size) != each.size:
             raise Invalid("invalid.manifest", f"it gives {each.digest} two sizes")

@@ -51,8 +51,19 @@ def read_reference(text: str) -> Reference:
     if tag is not None and not TAG.fullmatch(tag):
         raise _wrong(text, "a tag is of letters, digits, '.', '_' and '-', at most 128")
     if digest is not None and not DIGEST.fullmatch(digest):
-        raise _wrong(text, "a digest is sha256: and 64 lower-case hexadecimal digits")
+        raise _wrong(text, no_digest(digest))
     return Reference(host=host.lower(), repository=repository, tag=tag, digest=digest, file=file)
+
+
+def no_digest(text: str) -> str:
+    """Return what is wrong with a digest that is none of ours."""
+    algorithm, colon, _ = text.partition(":")
+    if colon and re.fullmatch(r"[a-z0-9+._-]{1,20}", algorithm) and algorithm != "sha256":
+        return (
+            f"{text!r:.40} is a digest of another kind than SHA-256, the one that every registry "
+            "knows, and the only one here: push the artifact again with sha256 digests"
+        )
+    return f"{text!r:.100} is no digest: sha256: and 64 lower-case hexadecimal digits is one"
 
 
 def _wrong(text: str, why: str) -> Invalid:

@@ -4,12 +4,14 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from freehold.errors import Invalid
 from freehold.models.oci.manifest import check_file_name
-from freehold.models.oci.media import GZIP, TAR
+from freehold.models.oci.media import GZIP, TAR, ZSTD
+from freehold.models.oci.zstd import open_zstd, zstd
 
 MOST_FILES = 10_000
 RATIO = 64
@@ -26,16 +28,14 @@ def unpack(
     ``Invalid`` for links, devices, odd names, one name twice, more bytes than the archive can hold
     by any honest compression, and for an archive that is damaged.
     """
-    if packed not in (TAR, GZIP):
-        raise Invalid(
-            "invalid.packing", f"layers packed as {packed} cannot be read: push them unpacked"
-        )
-    limit = archive.stat().st_size * (RATIO if packed == GZIP else 1) + SLACK
+    check_packing(packed)
+    damage = _damage(packed)
+    limit = archive.stat().st_size * (1 if packed == TAR else RATIO) + SLACK
     found: dict[str, Path] = {}
     done = 0
     try:
         with (
-            gzip.open(archive, "rb") if packed == GZIP else archive.open("rb") as stream,
+            _opened(archive, packed) as stream,
             tarfile.open(fileobj=cast("BinaryIO", _Bounded(stream, limit)), mode="r|") as tar,
         ):
             for member in tar:
@@ -57,17 +57,37 @@ def unpack(
                             raise Invalid("invalid.archive", "a layer unpacks to far too much")
                         progress(done)
                 found[name] = target
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except damage as error:
         raise Invalid("invalid.archive", f"a layer is no whole tar archive: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise Invalid("invalid.archive", "a layer has a file where it has a folder") from error
     return found
 
 
+def check_packing(packed: str) -> None:
+    """Raise what stands against unpacking such layers, before they are fetched."""
+    if packed == ZSTD:
+        zstd()
+
+
+def _opened(archive: Path, packed: str) -> AbstractContextManager[IO[bytes]]:
+    if packed == ZSTD:
+        return open_zstd(archive)
+    if packed == GZIP:
+        return cast("AbstractContextManager[IO[bytes]]", gzip.open(archive, "rb"))
+    return archive.open("rb")
+
+
+def _damage(packed: str) -> tuple[type[Exception], ...]:
+    """Return what reading a damaged layer raises."""
+    known = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+    return (*known, zstd().ZstdError) if packed == ZSTD else known
+
+
 class _Bounded:
     """Reads at most so many bytes, and says so instead of ending early."""
 
-    def __init__(self, stream: BinaryIO | gzip.GzipFile, limit: int) -> None:
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream = stream
         self._left = limit
 
