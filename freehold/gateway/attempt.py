@@ -6,6 +6,7 @@ import msgspec
 
 from freehold.errors import EngineLost, FreeholdError
 from freehold.gateway.blame import blame_error
+from freehold.gateway.faults import NO_JSON, EngineFault
 from freehold.gateway.seam import Seam
 from freehold.gateway.upstream import Answer, Headers, Upstream
 from freehold.gateway.watch import Watch
@@ -16,6 +17,9 @@ from freehold.gateway.wire.usage import Tally, Usage, read_usage
 from freehold.store.snapshot import Route, Target
 
 _encode = msgspec.json.encode
+
+LONGEST_SILENCE = 1 << 20
+"""Bytes of events before the first word."""
 
 Piece = list[Chunk] | Reply
 """What an attempt yields: batches of chunks, or one whole answer."""
@@ -56,6 +60,8 @@ class Attempt:
         self._unfinished = call.choices * call.prompts
         self._finished: set[int] = set()
         self._spoken = False
+        self._silence = 0
+        self._closing = False
         self._answer: Answer | None = None
         self._ended = False
 
@@ -84,7 +90,7 @@ class Attempt:
                 if self._spoken and held:
                     return held
                 self._mark()
-        except FreeholdError:
+        except (FreeholdError, EngineFault):
             if not self._whole:  # else nothing was lost but the counts
                 raise
         self._ended = True
@@ -116,7 +122,9 @@ class Attempt:
     def _mark(self) -> None:
         """Tell which deadline is next: from here on somebody waits."""
         if self._whole:
-            self._watch.closing()
+            if not self._closing:
+                self._closing = True
+                self._watch.closing()
         elif self._spoken:
             self._watch.progressed()
 
@@ -132,21 +140,30 @@ class Attempt:
             if joined is not None:
                 held.append(joined)
             self._finished |= ended
+        if not self._spoken:
+            self._silence += sum(map(len, batch))
+            if self._silence > LONGEST_SILENCE:
+                raise EngineLost("unavailable.engine_protocol", "the engine says nothing at length")
 
     def _chunk(self, data: bytes) -> tuple[Chunk, set[int]]:
-        """Return an event, and the choices that it ends."""
+        """Return an event, and the choices that it ends.
+
+        What comes after the end of all choices only tells about the answer, as usage does.
+        """
         try:
             event = _EVENT.decode(data)
-        except msgspec.DecodeError as error:
+            if not data.isascii():
+                data.decode()
+            if not self._spoken:
+                self._spoken = any(choice.speaks for choice in event.choices or ())
+        except NO_JSON as error:
             raise EngineLost(
                 "unavailable.engine_protocol", "the engine sent an event that is none"
             ) from error
         if _given(event.error):
             raise blame_error(data)
         choices = event.choices or ()
-        ended = {choice.index for choice in choices if choice.finish_reason is not None}
-        if not self._spoken:
-            self._spoken = any(choice.speaks for choice in choices)
+        ended = {choice.index for choice in choices if choice.finish_reason}
         decoded: dict[str, Any] | None = None
         if _given(event.usage):
             decoded = decode_event(data)
@@ -154,6 +171,9 @@ class Attempt:
             if not choices:
                 return Chunk(data, decoded, closing=True), ended
             data = _encode(decoded)
+        if self._whole:
+            decoded = {**(decoded or decode_event(data)), "choices": []}
+            return Chunk(_encode(decoded), decoded, closing=True), set()
         self.tally.frames += 1
         return Chunk(data, decoded, finished=bool(ended)), ended
 
@@ -169,7 +189,7 @@ class Attempt:
         """Check and count a whole answer."""
         try:
             outline = _OUTLINE.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             raise EngineLost(
                 "unavailable.engine_protocol", "the engine's answer is not what it should be"
             ) from error

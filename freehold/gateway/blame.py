@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from freehold.errors import Busy, EngineLost, FreeholdError
-from freehold.gateway.faults import EngineFault, read_engine_fault
+from freehold.gateway.faults import NO_JSON, EngineFault, read_engine_fault
 
 KEY_REFUSED = frozenset({401, 403, 407})
 MISPLACED = frozenset({404, 405, 408, 421, 425})
@@ -48,7 +48,7 @@ def blame_error(body: bytes) -> FreeholdError | EngineFault:
     """Return what an error means that came inside an answer of status 200."""
     try:
         status = msgspec.json.decode(body, type=_Envelope).status
-    except msgspec.DecodeError:
+    except NO_JSON:
         status = 500
     return blame(status, body)
 

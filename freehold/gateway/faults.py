@@ -54,6 +54,10 @@ STATUS: tuple[tuple[type[FreeholdError], int, str], ...] = (
 """Error class to (status, OpenAI error type); the first match counts."""
 
 
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes of an engine that are no JSON, no text, or nested too deeply."""
+
+
 class Problem(msgspec.Struct, frozen=True):
     """The inner object of the error envelope."""
 
@@ -160,7 +164,7 @@ def read_engine_fault(status: int, body: bytes) -> EngineFault:
     message, kind, code = "", "engine_error", f"engine.{status}"
     try:
         document = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except NO_JSON:
         message = body[:500].decode("utf-8", "replace")
     else:
         inner = document.get("error", document) if isinstance(document, dict) else document

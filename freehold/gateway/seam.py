@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from freehold.errors import EngineLost
-from freehold.gateway.transcript import HEAD, Place, Texts, Transcript, pieces
+from freehold.gateway.transcript import HEAD, Place, Texts, Transcript, pieces, shaped
 from freehold.gateway.wire.dialect import Chunk
 
 
@@ -40,6 +40,8 @@ class Seam:
 
     def _rest(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         """Return a choice without what was said before, None if nothing else is in it."""
+        if not shaped(choice):
+            raise differs()
         index = choice.get("index", 0)
         skipped = {place: text for place, text in pieces(choice) if self._left.get(place)}
         cut = {place: self._skip(place, text) for place, text in skipped.items()}

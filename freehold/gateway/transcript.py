@@ -40,6 +40,9 @@ def transcribe(chunks: Sequence[Chunk]) -> Transcript:
         head = head or {name: event[name] for name in HEAD if name in event}
         spoken = False
         for choice in event.get("choices") or ():
+            if not shaped(choice):
+                plain = False
+                continue
             plain = plain and not choice.get("logprobs")
             for place, text in pieces(choice):
                 texts[place] = texts.get(place, "") + text
@@ -47,6 +50,20 @@ def transcribe(chunks: Sequence[Chunk]) -> Transcript:
         tokens += spoken
     plain = plain and all(place in ((0, "content"), (0, "text")) for place in texts)
     return Transcript(head, texts, tokens, plain and len(texts) == 1)
+
+
+def shaped(choice: dict[str, Any]) -> bool:
+    """Say whether a part of a choice is built as it should be; else it can only be passed on."""
+    delta = choice.get("delta")
+    if delta is None:
+        return True
+    calls = (delta.get("tool_calls") or []) if isinstance(delta, dict) else None
+    return isinstance(calls, list) and all(
+        isinstance(call, dict)
+        and isinstance(call.get("index", 0), int)
+        and isinstance(call.get("function") or {}, dict)
+        for call in calls
+    )
 
 
 def pieces(choice: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -60,7 +77,7 @@ def pieces(choice: dict[str, Any]) -> Iterator[tuple[Place, str]]:
             for call in value or ():
                 function = call.get("function") or {}
                 for key in ("name", "arguments"):
-                    if function.get(key):
+                    if isinstance(function.get(key), str) and function[key]:
                         yield (index, name, call.get("index", 0), key), function[key]
         elif name != "role" and isinstance(value, str) and value:
             yield (index, name), value

@@ -5,10 +5,14 @@ one aligned 8-byte store each, so a kill at any moment leaves every number whole
 is the sum of its cells. ``lock`` makes reading a sum and then writing one step for all processes,
 and falls by itself when its holder is killed.
 
+A row has its place on the disk before anybody writes there: a store into a page that a full disk
+has no room for would end the process.
+
 The board is fast and survives every process, not the machine: whoever needs more keeps a durable
 record and sets the cells from it after a restart.
 """
 
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -75,6 +79,7 @@ class Board:
             fresh = os.fstat(self._descriptor).st_size == 0
             if fresh:
                 os.ftruncate(self._descriptor, size)
+                self._allocate(0, HEAD)
             elif os.fstat(self._descriptor).st_size != size:
                 raise Broken("broken.board", f"{path} is of another size: stop, delete it, start")
             self._map = mmap.mmap(self._descriptor, size)
@@ -107,6 +112,8 @@ class Board:
                     text = f"more than {self._rows} shared numbers: stop and start Freehold"
                     raise Unavailable("unavailable.board", text)
                 at = self._names_at + count * NAME
+                self._allocate(at, NAME)
+                self._allocate((self._cells_at + count * self.slots) * 8, self.slots * 8)
                 self._map[at : at + NAME] = digest
                 self._numbers[_COUNT] = count + 1
                 self._known[digest] = count
@@ -159,3 +166,14 @@ class Board:
 
     def _of(self, slot: int | None) -> int:
         return self.slot if slot is None else slot
+
+    def _allocate(self, at: int, length: int) -> None:
+        if not hasattr(os, "posix_fallocate"):  # not on macOS
+            return
+        try:
+            os.posix_fallocate(self._descriptor, at, length)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # a file system that cannot
+                return
+            text = f"the disk is full: {self._path.name} has no room for one more number"
+            raise Unavailable("unavailable.board", text, retry_after=5) from error

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from freehold.errors import EngineLost
+from freehold.gateway.faults import NO_JSON
 
 _TEXT = ("content", "reasoning_content", "refusal", "text")
 
@@ -21,12 +22,15 @@ class Assembly:
         self._choices: dict[int, dict[str, Any]] = {}
 
     def feed(self, event: dict[str, Any]) -> None:
-        """Take one event."""
+        """Take one event; ``EngineLost`` when it is of no shape that could be put together."""
         for name, value in event.items():
             if name not in ("choices", "usage"):
                 self._head[name] = value
-        for part in event.get("choices") or ():
-            self._take(part)
+        try:
+            for part in event.get("choices") or ():
+                self._take(part)
+        except (AttributeError, TypeError) as error:
+            raise _shapeless() from error
 
     def document(self) -> dict[str, Any]:
         """Return the answer; ``EngineLost`` when a choice never finished."""
@@ -38,7 +42,7 @@ class Assembly:
         for choice in choices:
             calls = choice.get("message", {}).get("tool_calls")
             if calls is not None:
-                choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]
+                choice["message"]["tool_calls"] = [calls[index] for index in _order(calls)]
         kind = str(self._head.get("object", "")).removesuffix(".chunk")
         return {**self._head, "object": kind, "choices": choices}
 
@@ -55,6 +59,13 @@ class Assembly:
             _merge_logprobs(choice, part["logprobs"])
         elif "logprobs" in part:
             choice.setdefault("logprobs", None)
+
+
+def _order(calls: dict[Any, Any]) -> list[Any]:
+    try:
+        return sorted(calls)
+    except TypeError as error:
+        raise _shapeless() from error
 
 
 def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -92,10 +103,14 @@ def decode_event(data: bytes) -> dict[str, Any]:
     """Decode one event; ``EngineLost`` when it is no JSON object."""
     try:
         event = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise EngineLost(
             "unavailable.engine_protocol", "the engine sent an event that is not JSON"
         ) from error
     if not isinstance(event, dict):
-        raise EngineLost("unavailable.engine_protocol", "the engine sent an event of no shape")
+        raise _shapeless()
     return event
+
+
+def _shapeless() -> EngineLost:
+    return EngineLost("unavailable.engine_protocol", "the engine sent an event of no shape")

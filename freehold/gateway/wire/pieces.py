@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from freehold.errors import EngineLost
+from freehold.gateway.faults import NO_JSON
 
 
 class Thought(msgspec.Struct, frozen=True):
@@ -98,7 +99,7 @@ class _Open:
     def whole(self) -> bool:
         try:
             msgspec.json.decode(self.text)
-        except msgspec.DecodeError:
+        except NO_JSON:
             return False
         return True
 
@@ -122,7 +123,7 @@ class Pieces:
         """Take one event, or a whole answer; only its first choice counts."""
         try:
             event = _EVENT.decode(data)
-        except msgspec.DecodeError as error:
+        except NO_JSON as error:
             raise _nonsense(str(error)) from error
         for choice in event.choices:
             if choice.index == 0:

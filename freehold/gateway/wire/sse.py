@@ -10,6 +10,7 @@ NOTHING = b"null"
 """llama.cpp opens the stream of a request with several prompts with this event."""
 
 
+_MARK = "\N{BYTE ORDER MARK}".encode()
 _OTHERS = (b":", b"event:", b"id:", b"retry:")
 
 
@@ -22,9 +23,12 @@ class Events:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of the events that this chunk completes."""
         data = self._rest + chunk if self._rest else chunk
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
+        half = b""
+        if b"\r" in data:  # at the end it may be half of a line's
+            half = b"\r" if data.endswith(b"\r") else b""
+            data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *whole, self._rest = data.split(b"\n\n")
+        self._rest += half
         if len(self._rest) > LONGEST_EVENT:
             raise EngineLost("unavailable.engine_protocol", "the engine sent an endless event")
         return [found for event in whole if (found := _data(event)) is not None]
@@ -39,7 +43,8 @@ def _data(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and b"\n" not in event:
         data = event[6:]
     else:
-        data = b"\n".join(_lines(event))
+        # Between lines JSON may have blanks, and inside of strings no line can end.
+        data = b" ".join(_lines(event.removeprefix(_MARK)))
     return data if data and data != NOTHING else None
 
 

@@ -20,7 +20,7 @@ class Details(msgspec.Struct, frozen=True):
 class Spent(msgspec.Struct, frozen=True):
     """``completion_tokens_details``."""
 
-    reasoning_tokens: int | None = 0
+    reasoning_tokens: Tokens | None = 0
 
 
 class Usage(msgspec.Struct):
@@ -105,7 +105,8 @@ def read_usage(value: object) -> Usage:
 
 
 class Tally:
-    """Adds up one call's usage. An engine reports once for every prompt and choice.
+    """Adds up one call's usage. An engine reports once for every prompt and choice; where there is
+    one of each, it may report again and again what it has counted so far.
 
     ``carried`` are tokens that another engine had written before this one went on: they were part
     of its prompt, and are part of the answer. They were counted by us.
@@ -130,9 +131,14 @@ class Tally:
         else:
             self._prompt = max(self._prompt, usage.prompt_tokens)
         self._cached = max(self._cached, cached or 0)
-        self._completion += usage.completion_tokens
-        if usage.completion_tokens_details:
-            self._reasoning += usage.completion_tokens_details.reasoning_tokens or 0
+        details = usage.completion_tokens_details
+        reasoning = (details.reasoning_tokens if details else 0) or 0
+        if self._call.prompts == self._call.choices == 1:
+            self._completion = max(self._completion, usage.completion_tokens)
+            self._reasoning = max(self._reasoning, reasoning)
+        else:
+            self._completion += usage.completion_tokens
+            self._reasoning += reasoning
 
     @property
     def estimated(self) -> bool:
@@ -143,7 +149,7 @@ class Tally:
     def prompt(self) -> int:
         """Tokens read."""
         said = self._prompt - self.carried if self._reports else self._call.prompt
-        return min(said, MOST_TOKENS)
+        return max(0, min(said, MOST_TOKENS))
 
     @property
     def completion(self) -> int:

@@ -101,3 +101,12 @@ def test_a_board_killed_while_it_was_made_is_new(tmp_path: Path) -> None:
     board.add(board.row("x"), 3)
     assert board.total(board.row("x")) == 3
     board.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="NOT TESTED HERE: no fallocate")
+def test_rows_have_their_place_on_the_disk_before_anybody_writes_there(tmp_path: Path) -> None:
+    board = Board(tmp_path / "board", 0, 64)
+    for number in range(500):
+        board.row(str(number))
+    assert (tmp_path / "board").stat().st_blocks * 512 >= 500 * 64 * 8
+    board.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.gateway.faults import Fault, Form
+from freehold.gateway.faults import NO_JSON, Fault, Form
 from freehold.gateway.wire.call import Call
 from freehold.gateway.wire.dialect import Chunk, Reply
 from freehold.gateway.wire.pieces import Arguments, CallBegin, Piece, Pieces, Refusal, Text, Thought
@@ -101,7 +101,7 @@ def _fill(opened: dict[str, Any], text: str) -> None:
         return
     try:
         found = msgspec.json.decode(text or "{}", type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:  # cut off, or the model's mistake: it must not get lost
+    except NO_JSON:  # cut off, or the model's mistake: it must not get lost
         opened["input"] = {"INVALID_JSON": text}
     else:
         opened["input"] = found
