@@ -18,7 +18,8 @@ from freehold.models.protobuf import BYTES, Budget, fields
 from freehold.models.scan import opcodes
 from freehold.models.scan.finding import Finding
 from freehold.models.scan.kind import EXECUTES, HEAD, TAIL, Kind, ends_as_zip, kind_of
-from freehold.models.scan.template import looks_like_one, objections
+from freehold.models.scan.sandbox import LONGEST_TEMPLATE
+from freehold.models.scan.template import looks_like_one
 
 LONGEST_TEXT = 64 * 1024 * 1024
 WHOLE = 4 * 1024 * 1024
@@ -32,7 +33,10 @@ _PLAIN_NUMBERS = re.compile(r"[<>|=]?[?biufc]\d{0,2}")
 
 
 class Item(msgspec.Struct, kw_only=True):
-    """A file to check. ``templates`` is filled by its check: they are rendered later."""
+    """A file to check. ``templates`` is filled by its check: (what it is called, its text).
+
+    They are judged and rendered later, where it does no harm how long that takes.
+    """
 
     name: str
     path: Path
@@ -41,7 +45,7 @@ class Item(msgspec.Struct, kw_only=True):
     tail: bytes
     kind: Kind
     title: str
-    templates: list[str] = []
+    templates: list[tuple[str, str]] = []
 
 
 def item(name: str, path: Path) -> Item:
@@ -189,14 +193,13 @@ def _templates(it: Item, key: str, value: Any) -> Iterator[Finding]:
 
 
 def _judge(it: Item, text: str, name: str) -> Iterator[Finding]:
-    against = objections(text)
     where = f"the template {name[-80:]}" if name else "the template"
     if len(it.templates) >= MOST_TEMPLATES:
-        against = [f"is one of over {MOST_TEMPLATES}"]
-    for reason in against:
-        yield found(it, "template.code", f"{where} {reason}")
-    if not against:
-        it.templates.append(text)
+        yield found(it, "template.code", f"{where} is one of over {MOST_TEMPLATES}")
+    elif len(text) > LONGEST_TEMPLATE:
+        yield found(it, "template.code", f"{where} is over {LONGEST_TEMPLATE >> 10} KiB long")
+    else:
+        it.templates.append((where, text))
 
 
 def _text(it: Item) -> str:

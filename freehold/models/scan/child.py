@@ -57,27 +57,29 @@ def main() -> None:
 
 
 def _render(task: Task) -> Found:
-    """Render templates with conversations of every shape; what they say does not matter."""
+    """Judge templates; render what nothing stands against with conversations of every shape."""
     from jinja2.exceptions import SecurityError
 
     from freehold.models.scan.conversations import CONVERSATIONS
     from freehold.models.scan.sandbox import render
-    from freehold.models.scan.template import METHODS
+    from freehold.models.scan.template import METHODS, objections
 
     for place, text in enumerate(task.texts):
-        for values in CONVERSATIONS:
+        against = objections(text)
+        yield from (("template.code", place, reason, "") for reason in against)
+        for values in () if against else CONVERSATIONS:
             try:
                 render(text, values)
             except SecurityError as error:
                 if any(f"'{method}'" in str(error) for method in METHODS):
                     continue  # it changes a list of its own, which only this sandbox refuses
-                yield "template.unsafe", place, f"rendered, it does what is unsafe: {error}", ""
+                yield "template.unsafe", place, f"does what is unsafe when rendered: {error}", ""
                 break
             except (MemoryError, OverflowError):
-                yield "template.bomb", place, "rendered, it takes too much memory", ""
+                yield "template.bomb", place, "takes too much memory when rendered", ""
                 break
             except RecursionError:
-                yield "template.bomb", place, "rendered, it calls itself without end", ""
+                yield "template.bomb", place, "calls itself without end when rendered", ""
                 break
             except Exception:  # noqa: BLE001, S112 - it wants another conversation: not our matter
                 continue

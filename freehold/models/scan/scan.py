@@ -53,9 +53,9 @@ def scan(
 
 
 def _rendered(items: Sequence[Item], settings: Scan) -> list[Finding]:
-    """Render templates where they can do nothing: all together, or each by itself if stopped."""
-    of = [each for each in items for _ in each.templates]
-    texts = tuple(text for each in items for text in each.templates)
+    """Judge and render templates in a child: all together, or each by itself if stopped."""
+    of = [(each, where) for each in items for where, _ in each.templates]
+    texts = tuple(text for each in items for _, text in each.templates)
     if not texts:
         return []
     task = Task(act="render", texts=texts, seconds=settings.template_seconds, memory=1 << 29)
@@ -64,9 +64,11 @@ def _rendered(items: Sequence[Item], settings: Scan) -> list[Finding]:
     except Stopped as error:
         if len(items) > 1:
             return [one for each in items for one in _rendered([each], settings)]
-        text = f"rendering its template was stopped: {error}"
+        text = f"judging its template was stopped: {error}"
         return [found(items[0], "template.bomb", text)]
-    return [found(of[place], rule, f"its template, {says}") for rule, place, says, _ in said.found]
+    return [
+        found(of[place][0], rule, f"{of[place][1]} {says}") for rule, place, says, _ in said.found
+    ]
 
 
 def _second_opinion(items: Sequence[Item], settings: Scan) -> list[Finding]:

@@ -140,7 +140,11 @@ class Spelling:
             if not texts:
                 return set()
             glue = between if number else ""
-            made = {one + glue + other for one in sorted(made)[:_MOST] for other in texts}
+            made = {
+                (one + glue + other)[:_LONGEST] for one in sorted(made)[:_MOST] for other in texts
+            }
+            if all(len(each) == _LONGEST for each in made):  # what follows is not looked at
+                return made
         return made
 
     def _repeated(self, node: nodes.Mul, depth: int) -> set[str]:

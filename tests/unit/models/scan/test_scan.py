@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,22 @@ def test_companions_of_a_graph_need_none(tmp_path: Path) -> None:
 def test_a_template_that_takes_everything_is_found(tmp_path: Path, text: str, rule: str) -> None:
     files = _one(tmp_path, "chat_template.jinja", text.encode())
     assert [each.rule for each in scan(files, Scan(template_seconds=1), quiet)] == [rule]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ x }}" + "".join(f"{{% set a = '{n}{'a' * 4000}' %}}" for n in range(16))
+        + "{{ a|reverse|upper|lower|trim|title }}" * 2000,
+        "{{ 'a' ~ 'b' }}" * 30_000,
+    ],
+)  # fmt: skip
+def test_judging_a_template_takes_no_time_of_ours(tmp_path: Path, text: str) -> None:
+    files = _one(tmp_path, "chat_template.jinja", text.encode())
+    begun = time.process_time()
+    found = scan(files, Scan(template_seconds=1), quiet)
+    assert time.process_time() - begun < 1.0
+    assert [each.rule for each in found] == ["template.bomb"]
 
 
 def test_yara_reads_every_file_and_every_byte(tmp_path: Path) -> None:
