@@ -66,9 +66,29 @@ def frontier(tensors: Mapping[str, Sequence[Option]]) -> list[Choice]:
 
 
 def smallest(tensors: Mapping[str, Sequence[Option]], loss: float) -> Choice:
-    """Return the smallest mixture within a loss; the most faithful one where none is."""
+    """Return the smallest mixture within a loss; the most faithful one where none is.
+
+    Where the last whole step was that of a large tensor, others are made smaller with what is left
+    of the loss.
+    """
     line = frontier(tensors)
-    return next((choice for choice in line if choice.loss <= loss), line[-1])
+    found = next((choice for choice in line if choice.loss <= loss), None)
+    if found is None:
+        return line[-1]
+    size, lost, chosen = found.bytes, found.loss, _chosen(tensors, found)
+    while True:
+        offers = [
+            (_worth(option, chosen[name]), name, option)
+            for name, options in tensors.items()
+            for option in options
+            if option.bytes < chosen[name].bytes and lost + option.loss - chosen[name].loss <= loss
+        ]
+        if not offers:
+            return _choice(chosen, size, lost)
+        _, name, option = min(offers, key=lambda offer: offer[:2])
+        size += option.bytes - chosen[name].bytes
+        lost += option.loss - chosen[name].loss
+        chosen[name] = option
 
 
 def best(tensors: Mapping[str, Sequence[Option]], size: int) -> Choice:
@@ -82,10 +102,7 @@ def best(tensors: Mapping[str, Sequence[Option]], size: int) -> Choice:
         return line[0]
     found = within[-1]
     kinds, total, loss = dict(found.kinds), found.bytes, found.loss
-    chosen = {
-        name: next(option for option in options if option.kind == kinds[name])
-        for name, options in tensors.items()
-    }
+    chosen = _chosen(tensors, found)
     fitting = True
     while fitting:
         offers = [
@@ -103,6 +120,13 @@ def best(tensors: Mapping[str, Sequence[Option]], size: int) -> Choice:
             loss += option.loss - chosen[name].loss
             chosen[name], kinds[name] = option, option.kind
     return Choice(kinds=kinds, bytes=total, loss=max(0.0, loss))
+
+
+def _chosen(tensors: Mapping[str, Sequence[Option]], choice: Choice) -> dict[str, Option]:
+    return {
+        name: next(option for option in options if option.kind == choice.kinds[name])
+        for name, options in tensors.items()
+    }
 
 
 def _worth(before: Option, after: Option) -> float:

@@ -69,6 +69,37 @@ def test_a_choice_is_never_over_its_size_and_near_the_best_there_is() -> None:
         )) < 1e-12  # fmt: skip
 
 
+def test_what_a_large_step_leaves_of_the_loss_is_used() -> None:
+    """The large one must be faithful; then the small ones may all be coarse."""
+    tensors = {
+        "large": options(("s", 100, 8.0), ("l", 200, 0.0)),
+        **{name: options(("s", 1, 1.0), ("l", 3, 0.0)) for name in "abcd"},
+    }
+    within = [choice for choice in frontier(tensors) if choice.loss <= 4]
+    assert within[0].bytes == 212
+    found = smallest(tensors, 3)
+    assert (found.bytes, found.loss) == (206, 3)
+    assert found.kinds["large"] == "l"
+
+
+def test_the_smallest_is_never_over_its_loss_and_never_over_the_line() -> None:
+    draw = random.Random(9)
+    for _ in range(30):
+        tensors = {
+            name: [
+                Option(str(bits), bits * 10, draw.random() / 4**bits) for bits in (2, 3, 4, 5, 8)
+            ]
+            for name in "abcd"
+        }
+        loss = draw.random() / 30 + 0.001
+        found = smallest(tensors, loss)
+        assert found.loss <= loss
+        assert found.bytes <= min(c.bytes for c in frontier(tensors) if c.loss <= loss)
+        assert found.bytes == sum(
+            next(o.bytes for o in tensors[n] if o.kind == k) for n, k in found.kinds.items()
+        )
+
+
 def test_the_line_goes_from_small_to_faithful() -> None:
     tensors = {n: options(("s", 10, 4.0), ("m", 14, 1.0), ("l", 30, 0.0)) for n in "ab"}
     line = frontier(tensors)
