@@ -71,7 +71,7 @@ def _check_room(version: Version, order: Order, scratch: Path) -> None:
     """Refuse before any work what memory or disk could not hold."""
     full = version.manifest.parameters * 2
     vocabulary = (version.manifest.tokenizer and version.manifest.tokenizer.tokens) or 32_000
-    memory = full + order.threads * vocabulary * 4 * (2 * 256 + 7 * 32) + 300_000_000
+    memory = full + order.threads * (vocabulary * 4 * 2 * 256 + 20_000_000) + 300_000_000
     available = psutil.virtual_memory().available
     if memory > available:
         raise NoCapacity(
@@ -79,7 +79,8 @@ def _check_room(version: Version, order: Order, scratch: Path) -> None:
             f"compressing this takes {memory / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB "
             "are free: stop something, or compress it on a larger machine",
         )
-    disk = 2 * full + version.row.bytes * 2 + 16 * 224 * vocabulary * 2
+    # The reference, the same with a matrix once, eight bits in its stead, and what comes of it.
+    disk = int(2.6 * full) + version.row.bytes * 2 + 16 * 224 * vocabulary * 2
     have = sum(path.stat().st_size for path in scratch.iterdir() if path.is_file())
     if disk - have > shutil.disk_usage(scratch).free:
         raise Unavailable(
