@@ -18,18 +18,16 @@ class Native:
         """It has no settings."""
 
     def check(self, version: Version, request: Request) -> None:
-        """Refuse what there is no measure for."""
+        """Refuse what it cannot do, and tasks that nobody could answer."""
         name, task = f"{version.row.model}:{version.row.number}", version.manifest.task
         if version.row.format != "gguf":
             raise Invalid("invalid.format", f"{name} is {version.row.format}, not gguf")
         if version.manifest.adapter is not None:
             raise Invalid("invalid.task", f"{name} is an adapter: compress its base instead")
-        if task == "rerank":
-            raise Invalid("invalid.task", f"{name} ranks: there is no measure of its loss yet")
-        if request.tasks is not None and task == "embedding":
+        if request.tasks is not None and task in ("embedding", "rerank"):
             raise Invalid(
                 "invalid.tests",
-                f"{name} does not write: leave the tasks out, retrieval is measured",
+                f"{name} does not write: leave the tasks out, what it finds is measured",
             )
 
     def compress(self, commission: Commission, progress: Progress) -> Made:

@@ -209,6 +209,7 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("llama_get_logits", P, (P,)),
     ("llama_get_embeddings_seq", P, (P, c.c_int32)),
     ("llama_model_n_embd_out", c.c_int32, (P,)),
+    ("llama_model_n_cls_out", c.c_uint32, (P,)),
     ("llama_pooling_type", I, (P,)),
 )
 

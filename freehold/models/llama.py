@@ -17,6 +17,8 @@ from freehold.models.ggml import (
     library,
 )
 
+POOLING_RANK = 4
+"""llama.cpp's number for a head that scores."""
 Watch = Callable[[TensorStruct, bool], bool]
 """Called for every node: with ``True`` to ask whether it is wanted, with ``False`` when it is."""
 
@@ -58,6 +60,7 @@ class Model:
             else None
         )
         self.width = int(self._library.llama_model_n_embd_out(self.handle))
+        self.scores = int(self._library.llama_model_n_cls_out(self.handle))
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Return the tokens of a text; ``special`` adds what the model wants around it."""
@@ -124,7 +127,7 @@ class Context:
         return int(self._library.llama_get_logits(self.handle) or 0)
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Return the embedding of a whole text, of length 1."""
+        """Return the embedding of a whole text, of length 1; the scores of a model that ranks."""
         self._fill(tokens, 0)
         memory = self._library.llama_get_memory(self.handle)
         if memory:
@@ -135,6 +138,8 @@ class Context:
         at = self._library.llama_get_embeddings_seq(self.handle, 0)
         if not at:
             raise Unavailable("unavailable.decode", "the model gives no embedding of a text")
+        if self._library.llama_pooling_type(self.handle) == POOLING_RANK:
+            return list((c.c_float * self.model.scores).from_address(at))
         found = (c.c_float * self.model.width).from_address(at)
         norm = sum(x * x for x in found) ** 0.5 or 1.0
         return [x / norm for x in found]

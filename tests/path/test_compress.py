@@ -13,6 +13,7 @@ import pytest
 from tests.house import House, eventually
 from tests.make_checkpoint import encoder
 from tests.make_model import model
+from tests.make_ranker import ranker
 
 Make = Callable[..., House]
 LINE = "Number {n}: the ferry left the quay at dawn with {n} crates of apples and one passenger."
@@ -76,13 +77,13 @@ def start(house: House, **more: Any) -> dict[str, Any]:
     return found
 
 
-def over(house: House, job: str) -> dict[str, Any]:
+def over(house: House, job: str, patience: float = 280) -> dict[str, Any]:
     found: dict[str, Any] = eventually(
         lambda: (
             (j := house.call("GET", f"/api/jobs/{job}?wait=5").json)["state"] != "running" and j
         ),
         "the compression is over",
-        patience=300,
+        patience=patience,
     )
     return found
 
@@ -350,19 +351,20 @@ def _of(process: psutil.Process, house: House) -> bool:
     return (house.control is not None and house.control.pid in parents) or os.getpid() in parents
 
 
+@pytest.mark.timeout(900)
 def test_the_starter_becomes_smaller_and_answers_as_it_did(own_house: House) -> None:
     """The real thing, on little text: what it loses by is measured elsewhere (bench/compress)."""
     question = [{"role": "user", "content": "What is the capital of France?"}]
     case = {"prompt": question[0]["content"], "answer": "Paris", "tokens": 8}
     # Two short passages to learn from, a longer one to be judged by.
-    text = "\n\n".join((STORY[:400], STORY[400:800], STORY[800:]))
-    body = {"max_loss": 0.2, "calibration": text, "tasks": json.dumps(case)}
+    text = "\n\n".join((STORY[:120], STORY[120:240], STORY[240:]))
+    body = {"max_loss": 0.5, "target_size": 0.9, "calibration": text, "tasks": json.dumps(case)}
     job = own_house.call("POST", "/api/models/smol/versions/1/compress", body).json
-    done = over(own_house, job["id"])["result"]
+    done = over(own_house, job["id"], 800)["result"]
     report = own_house.call("GET", done["report"]).json
     assert done["promoted"], done["reasons"]
-    assert done["bytes_after"] < 0.95 * done["bytes_before"]
-    assert 0 < done["kl"] <= 0.2
+    assert done["bytes_after"] <= 0.9 * done["bytes_before"]
+    assert 0 < done["kl"] <= 0.5
     assert report["tasks"][0]["after"]["mean"] == 1.0
     eventually(
         lambda: [r["version"] for r in own_house.replicas() if r["state"] == "ready"] == [2],
@@ -371,12 +373,6 @@ def test_the_starter_becomes_smaller_and_answers_as_it_did(own_house: House) -> 
     answer = own_house.chat(messages=question, max_tokens=16)
     assert "Paris" in answer.json["choices"][0]["message"]["content"]
     assert own_house.deployment()["cache_type"] == report["launch"].get("cache_type")
-    print(
-        report["measured"]["seconds"],
-        report["measured"]["cpu_seconds"],
-        report["tried"],
-        report["speed_launched"],
-    )
 
 
 def test_an_embedding_model_becomes_smaller_and_finds_the_same(
@@ -408,6 +404,35 @@ def test_an_embedding_model_becomes_smaller_and_finds_the_same(
         vectors.append([each["embedding"] for each in answer.json["data"]])
     for before, after in zip(*vectors, strict=True):
         assert 0.9 < sum(a * b for a, b in zip(before, after, strict=True)) < 0.999999
+
+
+def test_a_model_that_ranks_becomes_smaller_and_keeps_its_order(
+    new_house: Callable[..., House], tmp_path: Path
+) -> None:
+    house = new_house(empty=True).start()
+    house.cli("model", "import", str(ranker(tmp_path)), "--name", "ranks")
+    assert house.json("model", "show", "ranks")["versions"][0]["manifest"]["task"] == "rerank"
+    (tmp_path / "text.txt").write_text(TEXT)
+    text = ("--calibration", str(tmp_path / "text.txt"))
+    done = house.json("model", "compress", "ranks", "--max-loss", "5%", *text)
+    assert done["promoted"], done["reasons"]
+    assert "difference of scores" in done["reasons"][0]
+    assert done["kl"] is None
+    assert 0 < done["loss"] <= 0.05
+    assert done["bytes_after"] < 0.8 * done["bytes_before"]
+    report = house.call("GET", done["report"]).json
+    assert report["measured"]["metric"] == "score"
+    assert 0.7 < report["measured"]["retrieval"]["mean"] <= 1
+    assert "same order" in _page(house, "ranks:2", tmp_path)
+    scores = []
+    body = {"model": "ranks", "query": "the fox", "documents": ["a lazy dog", "Straße", "1234"]}
+    for number in (1, 2):
+        house.cli("deploy", f"ranks:{number}", "--as", "ranks", "--wait")
+        eventually(lambda n=number: house.replicas("ranks")[0]["version"] == n, "it runs")
+        found = house.call("POST", "/v1/rerank", body).json["results"]
+        scores.append({each["index"]: each["relevance_score"] for each in found})
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=0.5)
 
 
 def _page(house: House, name: str, folder: Path) -> str:

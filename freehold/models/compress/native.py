@@ -36,7 +36,8 @@ def compress(commission: Commission, progress: Progress) -> Made:
         threads=commission.hardware.cores,
         learn=commission.texts.learn,
         judge=commission.texts.judge,
-        encoder=version.manifest.task == "embedding",
+        encoder=version.manifest.task in ("embedding", "rerank"),
+        ranks=version.manifest.task == "rerank",
         tiny=aimed.target is not None and aimed.target < version.manifest.parameters * 3.2 / 8,
         parent=version.row.digest,
     )

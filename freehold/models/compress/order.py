@@ -25,6 +25,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     learn: tuple[str, ...] = ()
     judge: tuple[str, ...] = ()
     encoder: bool = False
+    ranks: bool = False
     tiny: bool = False
     parent: str = ""
     thorough: int = 16

@@ -118,7 +118,9 @@ def _notes(report: Report) -> str:
 
 def _losses(report: Report) -> Iterable[tuple[object, ...]]:
     m = report.measured
-    name = "divergence, nats a token" if m.metric == "kl" else "1 - cosine"
+    name = {"kl": "divergence, nats a token", "cosine": "1 - cosine"}.get(
+        m.metric, "square difference of scores by their spread"
+    )
     yield name, f"{m.loss.mean:.5f}", _range(m.loss, ".5f")
     if m.perplexity is not None:
         change = f"{m.perplexity_before:.3f} to {m.perplexity_after:.3f}"
@@ -127,7 +129,8 @@ def _losses(report: Report) -> Iterable[tuple[object, ...]]:
     if m.agreement is not None:
         yield "same first choice", f"{m.agreement.mean:.2%}", _range(m.agreement, ".2%")
     if m.retrieval is not None:
-        yield "same five nearest", f"{m.retrieval.mean:.2%}", _range(m.retrieval, ".2%")
+        told = "same order" if m.metric == "score" else "same five nearest"
+        yield told, f"{m.retrieval.mean:.2%}", _range(m.retrieval, ".2%")
     for cache, interval in m.caches.items():
         if cache != "F16":
             more = f"more with key-value cache {cache}"

@@ -5,6 +5,12 @@ import msgspec
 from freehold.models.compress.order import Measured
 from freehold.models.intervals import Interval
 
+METRICS = {
+    "kl": "divergence",
+    "cosine": "distance of embeddings",
+    "score": "difference of scores",
+}
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One set of checks, asked of both versions. ``change`` is after minus before, paired."""
@@ -90,7 +96,7 @@ def gate(
         reasons.append(
             f"the smallest file there is has {measured.bytes_after:,} bytes, over {target:,}"
         )
-    what = "divergence" if measured.metric == "kl" else "distance of embeddings"
+    what = METRICS[measured.metric]
     passed &= (within := measured.loss.high <= limit)
     reasons.append(
         f"{what} {measured.loss.mean:.4f} (at most {measured.loss.high:.4f}) is "

@@ -12,6 +12,8 @@ from freehold.models.compress.divergence import Scores
 from freehold.models.compress.patient import FIRST, judge, remember
 from freehold.models.llama import Context, Readers
 
+NEAREST = 5
+"""How many of the nearest others of an embedding are looked at."""
 Texts = Sequence[Sequence[int]]
 
 
@@ -74,16 +76,57 @@ class Embeddings:
         pairs = zip(self.before, self.after, strict=True)
         return [Scores(divergence=[max(0.0, 1 - _cosine(a, b))]) for a, b in pairs]
 
-    def retrieval(self, depth: int = 5) -> list[float]:
+    def retrieval(self) -> list[float]:
         """Return, for each text as a question, the share of its nearest others that are the same
         as with the reference."""
         found = []
         for index in range(len(self.before)):
             nearest = [
-                set(_nearest(index, vectors, depth)) for vectors in (self.before, self.after)
+                set(_nearest(index, vectors, NEAREST)) for vectors in (self.before, self.after)
             ]
             found.append(len(nearest[0] & nearest[1]) / max(1, len(nearest[0])))
         return found
+
+
+class Ranks(Embeddings):
+    """Holds the scores of a model that ranks against those of a reference.
+
+    A text is a question and a passage in one, both closed by the model's own mark. Loss is the
+    square of the difference by the spread of the reference's scores: the share of what it tells
+    passages apart by that is lost.
+    """
+
+    metric = "score"
+
+    def score(self, readers: Readers) -> list[Scores]:
+        """Return the loss of each text."""
+        self.after = readers.each(_embed, self.texts)
+        values = [a[0] for a in self.before]
+        middle = sum(values) / len(values)
+        spread = sum((value - middle) ** 2 for value in values) / len(values) or 1e-12
+        pairs = zip(self.before, self.after, strict=True)
+        return [Scores(divergence=[(a[0] - b[0]) ** 2 / spread]) for a, b in pairs]
+
+    def retrieval(self) -> list[float]:
+        """Return, for each text, the share of others of its question that are on the same side."""
+        asked: dict[tuple[int, ...], list[int]] = {}
+        for index, text in enumerate(self.texts):
+            asked.setdefault(_question(text), []).append(index)
+        found = []
+        for group in asked.values():
+            for one in group:
+                same = [
+                    (self.before[one] > self.before[other]) == (self.after[one] > self.after[other])
+                    for other in group
+                    if other != one
+                ]
+                if same:
+                    found.append(sum(same) / len(same))
+        return found
+
+
+def _question(text: Sequence[int]) -> tuple[int, ...]:
+    return tuple(text[: list(text).index(text[-1]) + 1])
 
 
 def _embed(context: Context, text: Sequence[int]) -> list[float]:

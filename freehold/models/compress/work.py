@@ -8,6 +8,7 @@ import ctypes as c
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from freehold.models.compress.divergence import Scores
 from freehold.models.compress.importance import collect
 from freehold.models.compress.order import Checkpoints, Order
 from freehold.models.compress.patient import FIRST, INPUTS, Patient, coarse, rounding
-from freehold.models.compress.ruler import Embeddings, Predictions
+from freehold.models.compress.ruler import Embeddings, Predictions, Ranks
 from freehold.models.compress.search import Choice, Option
 from freehold.models.compress.weights import (
     FULL,
@@ -47,6 +48,8 @@ STAND_IN = "Q8_0"
 """What the model is measured as: next to lossless, and the type that runs fastest here."""
 TOGETHER = 32
 """Tensors whose errors are kept at once."""
+RANKED = 9
+"""Sentences of which the first is asked about the others."""
 SAMPLED = 48
 """Rows of a tensor that its errors are measured on."""
 TIED = 0.02
@@ -135,8 +138,8 @@ class Work:
 
     def texts(self, model: Model) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         """Return token texts to learn from, to probe with, and to be judged by."""
-        learn = _texts(model, self.order.learn, encoder=self.order.encoder)
-        judge = _texts(model, self.order.judge, encoder=self.order.encoder)
+        made = _pairs if self.order.ranks else partial(_texts, encoder=self.order.encoder)
+        learn, judge = made(model, self.order.learn), made(model, self.order.judge)
         if not learn or not judge:
             raise Invalid("invalid.calibration", "the calibration text has too few tokens")
         large = sum(tensor.elements for tensor in self.header.tensors) > LARGE
@@ -155,7 +158,7 @@ class Work:
     def ruler(self, texts: list[list[int]], name: str) -> Ruler:
         """Return what measures loss on these texts."""
         if self.order.encoder:
-            return Embeddings(texts)
+            return Ranks(texts) if self.order.ranks else Embeddings(texts)
         return Predictions(texts, self.scratch / f"{name}.logp")
 
     def importance(
@@ -415,6 +418,18 @@ def _texts(model: Model, passages: Sequence[str], *, encoder: bool) -> list[list
         found[-1] = stream[-step:]
     lead = [model.begins] if model.begins is not None else []
     return [lead + text for text in found if len(text) > FIRST + 2]
+
+
+def _pairs(model: Model, passages: Sequence[str]) -> list[list[int]]:
+    """Return questions with passages, as a model that ranks reads them: a sentence, and each of
+    those that follow it."""
+    found = [model.tokenize(each, special=True)[: LENGTH // 2] for each in _pieces(passages)]
+    found = [text for text in found if len(text) > 2]
+    return [
+        [*found[at], *(passage[1:] if model.begins is not None else passage)]
+        for at in range(0, len(found) - 1, RANKED)
+        for passage in found[at + 1 : at + RANKED]
+    ]
 
 
 def _pieces(passages: Sequence[str]) -> Iterator[str]:

@@ -221,7 +221,7 @@ def _measured(
         bytes_after=compressed.header.file_bytes,
         dequantised=work.dequantised,
         tied=tied,
-        metric="cosine" if work.order.encoder else "kl",
+        metric=ruler.metric,
         loss=mean_interval([s.divergence for s in scores]),
         foreseen=choice.loss,
         retrieval=retrieval,
