@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 WHOLE = {
     "id": "x", "object": "chat.completion", "created": 1, "model": "m",
@@ -31,7 +32,7 @@ class FakeEngine:
                 self._stream(request, asked)
             else:
                 time.sleep((asked.get("seed") or 0) / 1000)
-                _whole(request)
+                _whole(request, asked)
         except OSError:
             request.close_connection = True
         finally:
@@ -53,6 +54,29 @@ class FakeEngine:
             event = {"id": "x", "object": "chat.completion.chunk", "choices": [choice]}
             request.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
         request.wfile.write(b"data: [DONE]\n\n")
+
+
+def _document(path: str, asked: dict[str, Any]) -> dict[str, Any]:
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    if path.endswith("/embeddings"):
+        texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+        count = 1 if texts and isinstance(texts[0], int) else len(texts)
+        data = [
+            {"object": "embedding", "index": number, "embedding": [1.0, 0.5, number]}
+            for number in range(count)
+        ]
+        return {"object": "list", "model": "m", "data": data, "usage": usage}
+    if path.endswith("/input_tokens"):
+        return {"input_tokens": 3}
+    if path.endswith("/chat/completions"):
+        return WHOLE
+    prompts = asked.get("prompt")
+    count = len(prompts) if isinstance(prompts, list) and isinstance(prompts[0], str) else 1
+    choices = [
+        {"index": number, "text": "Hello", "finish_reason": "stop"}
+        for number in range(count * int(asked.get("n") or 1))
+    ]
+    return {**WHOLE, "object": "text_completion", "choices": choices}
 
 
 @contextmanager
@@ -93,8 +117,8 @@ def fake_engine(context: ssl.SSLContext | None = None) -> Iterator[FakeEngine]:
         thread.join()
 
 
-def _whole(request: BaseHTTPRequestHandler) -> None:
-    body = json.dumps(WHOLE).encode()
+def _whole(request: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+    body = json.dumps(_document(request.path, asked)).encode()
     request.send_response(200)
     request.send_header("content-type", "application/json")
     request.send_header("content-length", str(len(body)))

@@ -198,7 +198,7 @@ class Attempt:
         if not self._call.streams:
             if not (outline.data or outline.results or outline.input_tokens):
                 raise EngineLost("unavailable.engine_protocol", "the engine's answer is empty")
-        elif not outline.choices or any(not choice.whole for choice in outline.choices):
+        elif not outline.choices or any(not c.is_whole(self._call) for c in outline.choices):
             raise EngineLost("unavailable.engine_protocol", "the engine's answer is not whole")
         reply = self._counted(body, outline.usage)
         if outline.choices and not self._blank and all(c.blank for c in outline.choices):
@@ -251,11 +251,9 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     text: str | None = None
 
-    @property
-    def whole(self) -> bool:
-        return self.finish_reason is not None and (
-            self.message is not None or self.text is not None
-        )
+    def is_whole(self, call: Call) -> bool:
+        said = self.text if call.task == "completion" else self.message
+        return self.finish_reason is not None and said is not None
 
     @property
     def blank(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from freehold import __version__
+from freehold.gateway.admin.answers import GIVES, STREAMS, WAITS
 from freehold.gateway.admin.ask import Route
 from freehold.gateway.admin.routes import ROUTES
 from freehold.gateway.faults import STATUS, Envelope
@@ -62,10 +63,7 @@ _ABOUT_ITSELF: dict[str, tuple[str, dict[str, Any]]] = {
     "/api/openapi.json": ("Describe everything this serves", {}),
 }
 
-_ANSWERS = {
-    "application/json": {"schema": {"type": "object"}},
-    "text/event-stream": {"schema": {"type": "string"}},
-}
+_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 _NUMBERS = {"text/plain": {"schema": {"type": "string"}}}
 
 
@@ -89,9 +87,9 @@ _WORDED: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def describe() -> dict[str, Any]:
     """Return the OpenAPI document."""
-    types = [
-        kind for route in ROUTES for kind in (route.takes, route.gives) if kind is not None
-    ] + [kind for *_, kind, _ in DATA_PLANE if kind is not None] + [Envelope]  # fmt: skip
+    administered = [kind for route in ROUTES for kind in (route.takes, route.gives)]
+    asked = [kind for *_, kind, _ in DATA_PLANE]
+    types = [kind for kind in (*administered, *asked, *GIVES.values(), Envelope) if kind]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}", schema_hook=_any
     )
@@ -104,8 +102,9 @@ def describe() -> dict[str, Any]:
             "summary": summary,
             "tags": [path.split("/")[1]],
             "responses": {
-                "200": _success(gives),
+                "200": _success(gives, path, schema_of.get(repr(GIVES.get((method, path))))),
                 **_errors(_error_of(path)),
+                **_waiting(method, path, schema_of),
                 "default": _error_of(path),  # an engine's own refusal
             },
         }
@@ -115,9 +114,13 @@ def describe() -> dict[str, Any]:
             operation["requestBody"] = _body(schema_of[repr(takes)])
         paths.setdefault(path, {})[method] = operation
     for path, (summary, security) in _ABOUT_ITSELF.items():
-        paths[path] = {
-            "get": {"summary": summary, "responses": {"200": _success(summary)}} | security
+        schema = schema_of.get(repr(GIVES.get(("get", path))), {"type": "object"})
+        answers = {
+            "200": _success(summary, path, schema),
+            **_errors(_error_of(path)),
+            **_waiting("get", path, schema_of),
         }
+        paths[path] = {"get": {"summary": summary, "responses": answers} | security}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Freehold", "version": __version__},
@@ -138,8 +141,21 @@ def _any(_kind: type) -> dict[str, Any]:
     return {"description": "Any JSON value"}
 
 
-def _success(gives: str) -> dict[str, Any]:
-    return {"description": gives, "content": _NUMBERS if gives == PROMETHEUS else _ANSWERS}
+def _success(gives: str, path: str, schema: dict[str, Any] | None) -> dict[str, Any]:
+    if schema is None:
+        return {"description": gives, "content": _NUMBERS}
+    content = {"application/json": {"schema": schema}, **(_EVENTS if path in STREAMS else {})}
+    return {"description": gives, "content": content}
+
+
+def _waiting(method: str, path: str, schema_of: dict[str, Any]) -> dict[str, Any]:
+    """Return what 503 is where it is an answer: not ready yet, or this gateway cannot say."""
+    if path not in WAITS:
+        return {}
+    error = _error_of(path)
+    words = error["content"]["application/json"]["schema"]
+    either = {"anyOf": [schema_of[repr(GIVES[method, path])], words]}
+    return {"503": {**error, "content": {"application/json": {"schema": either}}}}
 
 
 def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
