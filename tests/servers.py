@@ -10,7 +10,7 @@ Handle = Callable[[BaseHTTPRequestHandler], None]
 
 @contextmanager
 def serving(handle: Handle) -> Iterator[str]:
-    """Serve with ``handle`` for GET, HEAD and POST; yield the base URL."""
+    """Serve with ``handle`` for every method; yield the base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -18,7 +18,7 @@ def serving(handle: Handle) -> Iterator[str]:
         def do_GET(self) -> None:
             handle(self)
 
-        do_HEAD = do_POST = do_GET  # noqa: N815 - named by the standard library
+        do_HEAD = do_POST = do_PATCH = do_PUT = do_GET  # noqa: N815 - the standard library's names
 
         def log_message(self, *arguments: object) -> None:
             return

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -310,14 +311,17 @@ def test_a_download_of_a_killed_process_goes_on(registry: Hostile, tmp_path: Pat
     assert any((asked or "").startswith("bytes=20000") for _, _, asked, _ in registry.asked)
 
 
-def test_a_registry_that_stalls(registry: Hostile, tmp_path: Path) -> None:
-    registry.stall = 30
-    settings = Sources(timeout=0.2)
-    source = OCI(settings)
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/", "/token"])
+def test_a_registry_that_stalls(registry: Hostile, tmp_path: Path, part: str) -> None:
+    registry.extra = lambda request: bool(part in request.path and time.sleep(2))
+    registry.wants = "bearer" if part == "/token" else None
+    source = OCI(Sources(timeout=0.2))
     origin = source.claims(f"oci://{registry.host}/m:v1")
     assert origin is not None
+    begun = time.monotonic()
     with pytest.raises(Unavailable, match="run the same command again"):
         source.fetch(origin, tmp_path, quiet)
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("wants", ["basic", "bearer"])

@@ -4,9 +4,11 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from tests.registries import (
     manifest,
     needs,
 )
+from tests.servers import reply
 from tests.unit.models.test_signing import make_key
 
 MODEL = gguf(
@@ -174,6 +177,31 @@ def test_pushes_that_cannot_be(tmp_path: Path, folder: Path, target: str, says: 
     own.json("model", "import", str(folder))
     failed = own.run_cli("model", "push", "tiny", target)
     assert (failed.returncode, says in failed.stderr) == (1, True), failed.stderr
+
+
+@pytest.mark.parametrize("at", ["HEAD", "POST", "PATCH", "PUT"])
+def test_a_push_to_a_registry_that_stalls_ends(tmp_path: Path, folder: Path, at: str) -> None:
+    own = house(tmp_path / "home", "[sources]\ntimeout = 0.4\n")
+    own.json("model", "import", str(folder))
+    with hostile() as made:
+
+        def takes(request: BaseHTTPRequestHandler) -> bool:
+            """Whatever is sent, until it is time to say nothing more."""
+            if request.command == at:
+                time.sleep(1.2)
+                request.close_connection = True
+                return True
+            request.rfile.read(int(request.headers.get("content-length") or 0))
+            status = {"HEAD": 404, "POST": 202, "PATCH": 202, "GET": 204}.get(request.command, 201)
+            reply(request, status, b"", {"location": f"{made.url}/v2/m/blobs/uploads/1"})
+            return True
+
+        made.extra = takes
+        begun = time.monotonic()
+        failed = own.run_cli("model", "push", "tiny", f"oci://{made.host}/m:v1")
+    assert failed.returncode == 1
+    assert "again" in failed.stderr, failed.stderr
+    assert time.monotonic() - begun < 40
 
 
 def test_nothing_of_a_bad_artifact_becomes_a_version(tmp_path: Path) -> None:
