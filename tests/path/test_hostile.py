@@ -15,7 +15,7 @@ import pytest
 
 from freehold.policy.cells import RING, Cells
 from tests.house import QUESTION, Answer, House, eventually
-from tests.rude import OK, Rude, Speak
+from tests.rude import EVENTS, OK, Rude, Say, chunk
 
 SETTINGS = """
 [runtime]
@@ -26,30 +26,63 @@ token_timeout = 1.0
 total_timeout = 5.0
 retries = 0
 """
-DOCUMENT = {
-    "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-    "choices": [{"index": 0, "finish_reason": "stop",
-                 "message": {"role": "assistant", "content": "Hello"}}],
-    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
-}  # fmt: skip
 
 
-def whole(document: dict[str, Any] = DOCUMENT, after: float = 0.0) -> Speak:
-    """Return an engine that answers with a document, after so many seconds."""
-    body = json.dumps(document).encode()
-
-    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(after)
-        writer.write(OK + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
-        writer.write(b"\r\n" + body)
-
-    return speak
+def document(text: str) -> bytes:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    head = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+    return json.dumps({**head, "choices": [choice], "usage": usage}).encode()
 
 
-ENGINES: dict[str, Speak] = {
-    "well": whole(),
-    "slow": whole(after=0.3),
-}
+def event(content: str | None = None, reason: str | None = None, **fields: object) -> bytes:
+    delta = {} if content is None else {"content": content}
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return b"data: %b\n\n" % json.dumps({**head, "choices": [choice], **fields}).encode()
+
+
+DONE = b"data: [DONE]\n\n"
+USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+
+
+def answers(request: bytes, text: str) -> bytes:
+    """Return a well-behaved answer, as the request wants it."""
+    if b'"stream":true' in request:
+        events = event(text) + event(reason="stop") + event(choices=[], usage=USAGE) + DONE
+        return EVENTS + chunk(events) + chunk(b"")
+    body = document(text)
+    head = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    return OK + head + body
+
+
+async def well(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(answers(request, "Hello"))
+
+
+async def slow(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(0.3)
+    writer.write(answers(request, "Hello"))
+
+
+async def paced(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A piece every few milliseconds, in chunks that end anywhere."""
+    data = answers(request, "Hello")
+    for at in range(0, len(data), 40):
+        writer.write(data[at : at + 40])
+        await asyncio.sleep(0.003)
+
+
+async def chatty(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """It says a lot once all is said, as some do."""
+    after = event("") + event(choices=[]) + event("", usage=USAGE) + event(reason="stop")
+    writer.write(EVENTS + chunk(event("Hello") + event(reason="stop")))
+    await asyncio.sleep(0.02)
+    writer.write(chunk(after) + chunk(DONE) + chunk(event("more") + b"\n\n") + chunk(b""))
+
+
+ENGINES: dict[str, Say] = {"well": well, "slow": slow, "paced": paced, "chatty": chatty}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +138,27 @@ def ask(house: House, model: str, *, stream: bool = False, **headers: str) -> An
     body = {"model": model, "messages": QUESTION, "temperature": 0, "stream": stream}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return house.call("POST", "/v1/chat/completions", body, headers=named, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "end"),
+    [
+        ("/v1/chat/completions", {"messages": QUESTION}, b"data: [DONE]"),
+        ("/v1/messages", {"messages": QUESTION, "max_tokens": 9}, b"event: message_stop"),
+        ("/v1/responses", {"input": "Hi"}, b"response.completed"),
+    ],
+)
+def test_an_engine_that_goes_on_after_the_end_has_answered(
+    place: House, rude: Rude, path: str, words: dict[str, Any], end: bytes
+) -> None:
+    deploy(place, "chatty", rude.base("chatty"))
+    answer = place.call("POST", path, {"model": "chatty", "stream": True, **words})
+    assert answer.status == 200
+    assert end in answer.body
+    assert b"error" not in answer.body.replace(b'"error":null', b"")
+    assert b"more" not in answer.body
+    (record,) = place.audit(id=answer.headers["x-freehold-request"])
+    assert (record["outcome"], record["tokens_in"], record["tokens_out"]) == ("ok", 3, 1)
 
 
 def test_who_waits_in_line_takes_one_place_though_it_would_be_asked_twice(
