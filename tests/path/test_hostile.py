@@ -6,13 +6,17 @@ After each test no request runs, no slot is taken and nothing is reserved.
 import asyncio
 import json
 import re
+import resource
+import socket
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from freehold.cli.limits import entry
 from freehold.policy.cells import RING, Cells
 from tests.house import QUESTION, Answer, House, eventually
 from tests.rude import EVENTS, OK, Rude, Say, chunk
@@ -82,7 +86,42 @@ async def chatty(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.write(chunk(after) + chunk(DONE) + chunk(event("more") + b"\n\n") + chunk(b""))
 
 
-ENGINES: dict[str, Say] = {"well": well, "slow": slow, "paced": paced, "chatty": chatty}
+def words_of(request: bytes) -> str:
+    found: str = json.loads(request.partition(b"\r\n\r\n")[2])["messages"][0]["content"]
+    return found
+
+
+async def moody(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """It says what it was asked, each time with other manners, on connections that last or not."""
+    text = words_of(request)
+    data, mood = answers(request, text), zlib.crc32(text.encode()) % 8
+    if mood == 1:
+        data = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + data
+    elif mood == 2:
+        data = data.replace(b"\r\ncontent-type", b"\r\nconnection: close\r\ncontent-type", 1)
+    elif mood == 3:
+        data += answers(request, "unasked for")
+    cut = zlib.crc32(data) % len(data)
+    writer.write(data[:cut])
+    await writer.drain()
+    await asyncio.sleep(0.002)
+    writer.write(data[cut:])
+    await writer.drain()
+    if mood == 4:
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+    elif mood == 5 and writer.can_write_eof():
+        writer.write_eof()
+    if mood in (2, 6):
+        writer.close()
+
+
+ENGINES: dict[str, Say] = {
+    "chatty": chatty,
+    "moody": moody,
+    "paced": paced,
+    "slow": slow,
+    "well": well,
+}
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +173,18 @@ def deploy(house: House, name: str, *urls: str, **fields: Any) -> None:
     assert house.call("GET", f"/api/deployments/{name}?wait=10").json["state"] == "ready"
 
 
-def ask(house: House, model: str, *, stream: bool = False, **headers: str) -> Answer:
-    body = {"model": model, "messages": QUESTION, "temperature": 0, "stream": stream}
+def ask(
+    house: House,
+    model: str,
+    *,
+    stream: bool = False,
+    messages: list[dict[str, str]] = QUESTION,
+    key: str = "admin",
+    **headers: str,
+) -> Answer:
+    body = {"model": model, "messages": messages, "temperature": 0, "stream": stream}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return house.call("POST", "/v1/chat/completions", body, headers=named, timeout=20)
+    return house.call("POST", "/v1/chat/completions", body, key=key, headers=named, timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +206,57 @@ def test_an_engine_that_goes_on_after_the_end_has_answered(
     assert b"more" not in answer.body
     (record,) = place.audit(id=answer.headers["x-freehold-request"])
     assert (record["outcome"], record["tokens_in"], record["tokens_out"]) == ("ok", 3, 1)
+
+
+def test_whatever_connections_suffer_everybody_gets_their_own_answer(
+    place: House, rude: Rude
+) -> None:
+    deploy(place, "moody", rude.base("moody", "a"), rude.base("moody", "b"))
+
+    def talk(client: int) -> None:
+        for number in range(30):
+            text = f"{client} says {number}"
+            asked = [{"role": "user", "content": text}]
+            answer = ask(place, "moody", stream=bool(number % 2), messages=asked)
+            assert answer.status == 200, answer.body
+            assert f'"content":"{text}"' in answer.body.decode().replace(": ", ":")
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(talk, range(12)))
+    assert rude.asked["moody.a"] + rude.asked["moody.b"] < 500  # nearly all were asked once
+
+
+def send(house: House, model: str, key: str, *, stream: bool) -> socket.socket:
+    """Send a request and return the connection; nothing is read."""
+    body = json.dumps({"model": model, "messages": QUESTION, "stream": stream}).encode()
+    head = f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n"
+    host, _, port = house.url.removeprefix("http://").rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    begin = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{head}\r\n"
+    connection.sendall(begin.encode() + body)
+    return connection
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_clients_that_hang_up_at_any_moment_leave_nothing(
+    place: House, rude: Rude, stream: bool
+) -> None:
+    """In line, while connecting, before and between words, while a hedge is decided, at the end."""
+    urls = [rude.base("paced", f"h{number}") for number in range(3)]
+    deploy(place, "left", *urls, slots=6, hedge_ms=15)
+    key = place.make_key("developer", team="leavers")
+    limits = {
+        "limits": [entry("team:leavers", text) for text in ("tokens=1000000", "concurrency=9")]
+    }
+    assert place.call("PUT", "/api/limits", limits).status == 200
+
+    def leave(number: int) -> None:
+        with send(place, "left", key, stream=stream):
+            time.sleep(number * 0.0006)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(leave, range(120)))
+    assert ask(place, "left", stream=stream).status == 200
 
 
 def test_who_waits_in_line_takes_one_place_though_it_would_be_asked_twice(
@@ -190,3 +288,31 @@ def test_a_hasty_client_says_nothing_against_a_replica(place: House, rude: Rude)
         assert (answer.status, answer.error["code"]) == (504, "unavailable.total_deadline")
     assert {each["circuit"] for each in place.deployment("hasty")["replicas"]} == {"closed"}
     assert ask(place, "hasty").status == 200
+
+
+def test_a_record_that_cannot_be_written_ends_all_that_waited_for_it(
+    place: House, rude: Rude
+) -> None:
+    """Streams and whole answers of one batch: nobody is told that all went well."""
+    deploy(place, "slow", rude.base("slow", "j"))
+    key = place.make_key("developer", team="unlucky")
+    body = {"limits": [entry("team:unlucky", "tokens=100000")]}
+    assert place.call("PUT", "/api/limits", body).status == 200
+    (gateway,) = place.gateways()
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, place, "slow", stream=bool(n % 2), key=key) for n in range(8)]
+        time.sleep(0.15)
+        before = resource.prlimit(gateway, resource.RLIMIT_FSIZE)
+        resource.prlimit(gateway, resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            found = [each.result() for each in asked]
+        finally:
+            resource.prlimit(gateway, resource.RLIMIT_FSIZE, before)
+    for number, answer in enumerate(found):
+        assert b"unavailable.audit" in answer.body
+        assert b"[DONE]" not in answer.body
+        assert b'"finish_reason":"stop"' not in answer.body.replace(b" ", b"")
+        assert answer.status == (200 if number % 2 else 503)
+    assert ask(place, "slow", key=key).status == 200
+    (limit,) = place.call("GET", "/api/limits?of=team:unlucky").json
+    assert limit["spent"] == 9 * 4  # it was used, though nobody got it
