@@ -70,6 +70,11 @@ async def slow(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWr
     writer.write(answers(request, "Hello"))
 
 
+async def slower(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(1.0)
+    writer.write(answers(request, "Hello"))
+
+
 async def paced(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A piece every few milliseconds, in chunks that end anywhere."""
     data = answers(request, "Hello")
@@ -120,6 +125,7 @@ ENGINES: dict[str, Say] = {
     "moody": moody,
     "paced": paced,
     "slow": slow,
+    "slower": slower,
     "well": well,
 }
 
@@ -316,3 +322,39 @@ def test_a_record_that_cannot_be_written_ends_all_that_waited_for_it(
     assert ask(place, "slow", key=key).status == 200
     (limit,) = place.call("GET", "/api/limits?of=team:unlucky").json
     assert limit["spent"] == 9 * 4  # it was used, though nobody got it
+
+
+def test_another_call_that_says_the_same_is_no_excuse_for_being_late(
+    place: House, rude: Rude
+) -> None:
+    deploy(place, "kept", rude.base("slower", "k"), cache={"seconds": 60})
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, place, "kept")
+        time.sleep(0.1)
+        late = ask(place, "kept", x_freehold_timeout="0.05")
+        assert not first.done()
+        assert (late.status, late.error["code"]) == (504, "unavailable.total_deadline")
+        assert first.result().status == 200
+
+
+def test_clients_that_do_not_wait_for_answers_get_them_in_order(place: House, rude: Rude) -> None:
+    deploy(place, "paced", rude.base("paced", "p"))
+    deploy(place, "well", rude.base("well", "p"))
+    bodies = [
+        json.dumps({"model": model, "messages": QUESTION, "user": model}).encode()
+        for model in ("paced", "well", "nobody", "well")
+    ]
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {place.key}\r\n"
+    host, _, port = place.url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for each in bodies:
+            connection.sendall(f"{head}content-length: {len(each)}\r\n\r\n".encode() + each)
+        answers, found = connection.makefile("rb"), []
+        for _ in bodies:
+            status = int(answers.readline().split()[1])
+            headers = dict(
+                iter(lambda: answers.readline().strip().partition(b": ")[::2], (b"", b""))
+            )
+            answers.read(int(headers[b"content-length"]))
+            found.append((status, headers.get(b"x-freehold-deployment")))
+    assert found == [(200, b"paced"), (200, b"well"), (404, None), (200, b"well")]
