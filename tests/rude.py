@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager, suppress
 OK = b"HTTP/1.1 200 OK\r\n"
 EVENTS = OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""What is done with a connection."""
+Say = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""What is done with a request."""
 
 
 @asynccontextmanager
@@ -68,7 +71,7 @@ class Rude:
     The first segment of a URL names the one that answers there. ``asked`` counts requests.
     """
 
-    def __init__(self, engines: dict[str, Speak]) -> None:
+    def __init__(self, engines: dict[str, Say]) -> None:
         self.asked: Counter[str] = Counter()
         self.connections = 0
         self._engines = engines
@@ -103,9 +106,10 @@ class Rude:
         try:
             with suppress(IndexError):  # a question of control, without a body
                 while True:
-                    name = (await read_request(reader)).split(b"/")[1].decode()
+                    request = await read_request(reader)
+                    name = request.split(b"/")[1].decode()
                     self.asked[name] += 1
-                    await self._engines[name.partition(".")[0]](reader, writer)
+                    await self._engines[name.partition(".")[0]](request, reader, writer)
                     await writer.drain()
         finally:
             self.connections -= 1

@@ -12,6 +12,7 @@ import msgspec
 from freehold.errors import Busy, EngineLost, FreeholdError
 from freehold.gateway.faults import NO_JSON, EngineFault, read_engine_fault
 
+LONGEST_WAIT = 86_400.0
 KEY_REFUSED = frozenset({401, 403, 407})
 MISPLACED = frozenset({404, 405, 408, 421, 425})
 """A route or a model that is not there, or the wrong moment: the endpoint's matter."""
@@ -54,17 +55,17 @@ def blame_error(body: bytes) -> FreeholdError | EngineFault:
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Read ``Retry-After``: seconds, or a date; None where it says nothing."""
+    """Read ``Retry-After``: seconds, or a date; None where it says nothing. A day at most."""
     if value is None:
         return None
     text = value.strip()
     try:
         seconds = float(text)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
+        return min(LONGEST_WAIT, max(0.0, seconds)) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+        return min(LONGEST_WAIT, max(0.0, parsedate_to_datetime(text).timestamp() - now))
     except (ValueError, OverflowError):
         return None
 

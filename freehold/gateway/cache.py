@@ -82,12 +82,12 @@ class Cache:
             first = next(iter(self._kept))
             self.bytes -= len(self._kept.pop(first).data) + OVERHEAD
 
-    async def find(self, digest: bytes) -> Kept | None:
-        """Return what is kept, after a while also what another call is about to."""
+    async def find(self, digest: bytes, patience: float = PATIENCE) -> Kept | None:
+        """Return what is kept; within ``patience`` seconds also what another call is about to."""
         kept, flight = self.get(digest), self._flights.get(digest)
         if kept is None and flight is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(flight.wait(), PATIENCE)
+                await asyncio.wait_for(flight.wait(), min(patience, PATIENCE))
             kept = self.get(digest)
         return kept
 

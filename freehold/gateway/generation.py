@@ -71,6 +71,11 @@ class Generation:
         self._by: Attempt | None = None
         self.tally = Tally(call)
 
+    @property
+    def left(self) -> float:
+        """Seconds until the answer must be over."""
+        return self._leads.left
+
     async def whole(self) -> Reply:
         """Return the whole answer."""
         try:

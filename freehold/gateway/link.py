@@ -218,6 +218,8 @@ class Link(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Take note of the status; an interim answer is none."""
         self.status = status = self._parser.get_status_code()
+        if status < 100:
+            raise Lost("the engine's answer has no status")
         self.headed = status >= 200
         # What is wrong may have no end: whoever asked reads as much of it as they want.
         self._collects = self._collects and status <= 200

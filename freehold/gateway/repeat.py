@@ -28,6 +28,11 @@ class Source(Protocol):
         """The counts of the answer, right at every moment."""
         ...
 
+    @property
+    def left(self) -> float:
+        """Seconds until the answer must be over."""
+        ...
+
     def stream(self) -> AsyncGenerator[list[Chunk], None]:
         """Yield the answer's chunks as they come."""
         ...
@@ -87,6 +92,11 @@ class Repeatable:
         """The counts of the answer, at any moment."""
         return self._source.tally if self._hit is None else self._hit
 
+    @property
+    def left(self) -> float:
+        """Seconds until the answer must be over."""
+        return self._source.left
+
     async def stream(self) -> AsyncGenerator[list[Chunk], None]:
         """Yield the answer's chunks."""
         if (kept := await self._find()) is not None:
@@ -113,7 +123,11 @@ class Repeatable:
     async def _find(self) -> Kept | None:
         if not self._takes:
             return None
-        kept, entry, route = await self._cache.find(self._digest), self._entry, self._route
+        kept, entry, route = (
+            await self._cache.find(self._digest, self._source.left),
+            self._entry,
+            self._route,
+        )
         entry.cache = "miss" if kept is None else "hit"
         if kept is None:
             return None

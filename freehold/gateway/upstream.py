@@ -96,7 +96,7 @@ class Answer:
         """Raise unless what comes are events."""
         assert self._link is not None
         kind = self._link.headers.get(b"content-type", b"").decode("latin-1")
-        if kind.startswith("text/event-stream"):
+        if kind.lower().startswith("text/event-stream"):
             return
         body = await self._some()
         if kind.startswith("application/json") and b'"error"' in body:

@@ -120,13 +120,15 @@ class Journal:
     def _over(self, number: int) -> None:
         """Tell those whose lines are durable, or could not be written; then do the next."""
         alone = len(self._written) == 1
-        self._end(number)
-        if not self._waiting:
-            self._busy = False
-        elif alone:
-            self._write()
-        else:
-            self._loop.call_later(GATHER, self._write)
+        try:
+            self._end(number)
+        finally:
+            if not self._waiting:
+                self._busy = False
+            elif alone:
+                self._write()
+            else:
+                self._loop.call_later(GATHER, self._write)
 
     def _write_now(self) -> None:
         """Write and sync here, where nothing else is to be done any more."""
@@ -157,14 +159,16 @@ class Journal:
                 self._length += len(line)
             if entry is not None:
                 told.append((entry, "", 0) if failure else (entry, self._name, self._length))
-        self._told(told)
-        for _, future, _ in batch:
-            if future.done():
-                continue
-            if failure is None:
-                future.set_result(None)
-            else:
-                future.set_exception(failure)
+        try:
+            self._told(told)
+        finally:  # whatever befalls who is told, nobody waits for ever
+            for _, future, _ in batch:
+                if future.done():
+                    continue
+                if failure is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(failure)
 
     def _open_segment(self) -> None:
         if self._descriptor >= 0:

@@ -96,6 +96,10 @@ async def test_an_engine_that_says_nothing_at_length_is_given_up() -> None:
         await asked(endless(PLAIN, ROLE))
 
 
+async def test_a_media_type_is_the_same_in_any_case() -> None:
+    assert text_of(await asked(saying(PLAIN.replace(b"text/e", b"Text/E") + WORD + STOP))) == "x"
+
+
 async def test_nothing_puts_the_end_off_once_all_is_said() -> None:
     """Here it goes on with empty events, each in time, for a second."""
     more = [event(b'{"choices":[]}')] * 20

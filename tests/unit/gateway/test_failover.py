@@ -84,6 +84,8 @@ def test_whose_fault_inside_an_answer(error: object, kind: type[Any]) -> None:
         ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
         ("nan", None),
         ("inf", None),
+        ("1e300", 86_400.0),
+        ("Wed, 21 Oct 9998 07:28:10 GMT", 86_400.0),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:

@@ -86,6 +86,7 @@ async def test_a_whole_answer(answer: list[bytes]) -> None:
         [OK + b"transfer-encoding: gzip\r\n\r\nhello"],
         [OK + b"content-length: 5\r\nx: a\r\n b\r\n\r\nhello"],
         [HINT],
+        [OK.replace(b"200", b"099") + b"content-length: 1\r\n\r\nx" + OK, b"\r\nhello"],
         [OK + b"x: " + b"y" * (LONGEST_HEAD + 1), b"\r\n\r\n"],
     ],
 )

@@ -33,6 +33,21 @@ async def test_what_is_acknowledged_is_in_the_file(tmp_path: Path) -> None:
         await journal.append(b"late\n")
 
 
+async def test_whatever_befalls_who_is_told_nobody_waits_for_ever(tmp_path: Path) -> None:
+    complaints: list[object] = []
+
+    def told(_: object) -> None:
+        raise ValueError("a number too large")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    journal = Journal(tmp_path, "w", 1 << 20, told)
+    for number in range(3):
+        both = (journal.append(b"a\n", entry(number)), journal.append(b"b\n"))
+        await asyncio.wait_for(asyncio.gather(*both), 5)
+    journal.close()
+    assert len(complaints) >= 3
+
+
 async def test_it_rotates(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "w", 100)
     for _ in range(20):
