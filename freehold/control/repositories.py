@@ -151,11 +151,12 @@ class Repositories:
     def finish(self, repository: str, upload: Path, digest: str, now: float) -> None:
         """Make a blob of an upload; blocks while the bytes are read."""
         hexadecimal = check_digest(digest)
-        size = self.uploads.check(upload, hexadecimal)
-        with self._database.transaction() as connection:
-            rows.put_blob(connection, repository, digest, size, now)
-            # Within: a sweep finds the blob and its row, or neither.
-            self.uploads.admit(upload, hexadecimal)
+        with self.uploads.alone(upload):
+            size = self.uploads.check(upload, hexadecimal)
+            with self._database.transaction() as connection:
+                rows.put_blob(connection, repository, digest, size, now)
+                # Within: a sweep finds the blob and its row, or neither.
+                self.uploads.admit(upload, hexadecimal)
 
     def mount(self, repository: str, digest: str, origin: str, now: float) -> bool:
         """Give a repository a blob that another has; say whether that one has it."""

@@ -4,13 +4,16 @@ Uploads are files that gateways append to; they are on disk so that any gateway,
 of this process, can go on with them. A blob has its name only once its bytes are whole.
 """
 
+import fcntl
 import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from freehold.errors import DigestMismatch, Invalid, Missing
+from freehold.errors import Conflict, DigestMismatch, Invalid, Missing
 from freehold.store.blobs import measure
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -41,6 +44,26 @@ class Uploads:
             raise Missing("missing.upload", f"no upload {upload!r:.40}: it is over, begin again")
         return found
 
+    @contextmanager
+    def alone(self, path: Path) -> Iterator[None]:
+        """Keep everybody from writing to an upload: what was checked stays what it was.
+
+        Whoever writes holds the same lock, and looks whether the upload is still there once it has
+        it. ``Conflict`` while somebody writes.
+        """
+        try:
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            raise _finished() from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise Conflict(
+                    "conflict.upload", "another request writes to this upload"
+                ) from error
+            yield
+
     def check(self, path: Path, digest: str) -> int:
         """Return the bytes of an upload that has this digest (hex).
 
@@ -49,7 +72,7 @@ class Uploads:
         try:
             found, size = measure(path)
         except FileNotFoundError as error:
-            raise Missing("missing.upload", "another request has finished this upload") from error
+            raise _finished() from error
         if found != digest:
             path.unlink(missing_ok=True)
             raise DigestMismatch(
@@ -65,7 +88,7 @@ class Uploads:
             path.chmod(0o444)
             path.replace(self._place(digest))
         except FileNotFoundError as error:
-            raise Missing("missing.upload", "another request has finished this upload") from error
+            raise _finished() from error
         _sync(self._blobs)
 
     def blob(self, digest: str) -> Path | None:
@@ -97,6 +120,10 @@ class Uploads:
         if not _HEX.fullmatch(digest):
             raise Invalid("invalid.digest", "a digest is 64 lower-case hexadecimal digits")
         return self._blobs / digest
+
+
+def _finished() -> Missing:
+    return Missing("missing.upload", "another request has finished this upload")
 
 
 def _sync(path: Path) -> None:

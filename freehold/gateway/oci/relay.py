@@ -132,6 +132,8 @@ async def _write(pieces: AsyncIterator[bytes], path: Path, start: int, limit: in
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Conflict("conflict.upload", "another request writes to this upload") from error
+        if not path.exists():
+            raise Conflict("conflict.upload", "the upload is over: begin again")  # a blob by now
         if file.seek(0, os.SEEK_END) != start:
             raise OutOfRange("invalid.range", "another request has written to this upload")
         batch = bytearray()

@@ -1,5 +1,6 @@
 """The registry's own rules, on a real database and real files: what is kept, and what goes."""
 
+import fcntl
 import json
 import os
 import time
@@ -124,6 +125,25 @@ def test_an_upload_is_finished_once(rig: Rig) -> None:
     for odd in (begun, "../" + begun, "x" * 32, ""):
         with pytest.raises(Missing):
             rig.repositories.uploads.path("other", odd)
+
+
+def test_nobody_writes_to_what_is_being_finished(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = rig.repositories.uploads.path("m", rig.repositories.uploads.begin("m"))
+    path.write_bytes(MODEL)
+    with path.open("ab") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match="writes to this upload"):
+            rig.repositories.finish("m", path, digest(MODEL), 1.0)
+    admit = rig.repositories.uploads.admit
+
+    def late(upload: Path, hexadecimal: str) -> None:
+        with upload.open("ab") as writer, pytest.raises(BlockingIOError):  # what a gateway does
+            fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        admit(upload, hexadecimal)
+
+    monkeypatch.setattr(rig.repositories.uploads, "admit", late)
+    rig.repositories.finish("m", path, digest(MODEL), 1.0)
+    assert rig.repositories.has("m", digest(MODEL)) == len(MODEL)
 
 
 def test_other_bytes_are_deleted(rig: Rig) -> None:

@@ -1,12 +1,16 @@
 """What paths below ``/v2/`` mean, and how the registry words errors."""
 
+import asyncio
+import fcntl
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from freehold.errors import Invalid, Unauthenticated
+from freehold.errors import Conflict, Invalid, Unauthenticated
 from freehold.gateway.faults import fault
-from freehold.gateway.oci.relay import _range
+from freehold.gateway.oci.relay import _range, _write
 from freehold.gateway.oci.routes import FORM, METHODS, URLS, code_of, read_path
 from freehold.gateway.routes import ROUTES
 from freehold.gateway.routes import find as find_route
@@ -95,3 +99,24 @@ def test_errors_are_worded_as_registries_do() -> None:
     body = json.loads(FORM.body(fault(Unauthenticated("unauthenticated.x", "who?"), "req-1")))
     detail = {"code": "unauthenticated.x", "id": "req-1"}
     assert body["errors"] == [{"code": "UNAUTHORIZED", "message": "who?", "detail": detail}]
+
+
+def test_what_is_finished_meanwhile_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was opened as an upload and is a blob once its lock is free."""
+    path, blob = tmp_path / "upload", tmp_path / "blob"
+    path.write_bytes(b"checked")
+    lock = fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        path.replace(blob)
+        lock(file, how)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b" and more"
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(Conflict, match="begin again"):
+        asyncio.run(_write(pieces(), path, 7, 100))
+    assert blob.read_bytes() == b"checked"
