@@ -7,7 +7,7 @@ not brought it in: whoever smuggles a model in needs two more to let it out.
 from collections.abc import Iterable
 
 from freehold.errors import Conflict, Forbidden, Invalid, Refused
-from freehold.models.licence import UNTOLD, judge, plain
+from freehold.models.licence import UNTOLD, each_of, judge, plain
 from freehold.models.scan.finding import decode
 from freehold.settings import Licences
 from freehold.store.quarantine import Acceptance, Quarantine, Release
@@ -59,7 +59,7 @@ def check_licence(
 
 def asked_for(told: Iterable[str | None], policy: Licences) -> set[str]:
     """Return the licences among those told that somebody must accept, by their plain names."""
-    names = [name for name in told if name and plain(name) not in UNTOLD]
+    names = [part for name in told if name for part in each_of(name) if plain(part) not in UNTOLD]
     if not names:
         return {"unknown"} if policy.unknown == "ask" else set()
     return {plain(name) for name in names if judge((name,), policy) == "ask"}

@@ -24,6 +24,7 @@ from freehold.models.compress.report import Report, gate
 from freehold.models.compress.request import Aim, Hardware, Request, aim
 from freehold.models.compress.weigh import Weighed, weigh
 from freehold.models.gguf import read_header
+from freehold.models.licence import together
 from freehold.models.manifest import Manifest, describe
 from freehold.models.pipeline import Workshop, scan_files
 from freehold.models.registry import Draft, Version
@@ -202,7 +203,7 @@ def _draft(
         manifest=manifest,
         artifacts=(artifact,),
         format="gguf",
-        licence=parent.row.licence,
+        licence=together(parent.row.licence, parent.manifest.licence),
         notice=parent.row.notice,
         source=f"compress:{job.model}:{job.number}",
         resolved=f"compressed from {job.model}:{job.number}, sha256:{parent.row.digest}",

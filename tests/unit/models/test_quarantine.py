@@ -250,6 +250,39 @@ def test_saying_another_licence_than_the_card_gets_around_nothing(tmp_path: Path
     shop.database.close()
 
 
+@pytest.mark.parametrize(
+    "head",
+    ["license: [mit, gemma]", "license:\n- mit\n- gemma", "license: gemma\nlicense_name: mit",
+     "license: mit"],
+)  # fmt: skip
+def test_a_card_that_says_two_things_gets_around_nothing(tmp_path: Path, head: str) -> None:
+    shop = _policy(tmp_path, deny=("gemma",))
+    place = folder(tmp_path / "m")
+    (place / "README.md").write_text(f"---\n{head}\n---\n")
+    (place / "LICENSE").write_text("Gemma Terms of Use")
+    with pytest.raises(Refused, match="gemma"):
+        shop.bring(place)
+    if "gemma" in head:
+        (place / "LICENSE").unlink()
+        with pytest.raises(Refused, match="gemma"):
+            shop.bring(place)
+    shop.database.close()
+
+
+def test_saying_a_licence_takes_back_neither_the_files_nor_the_sources(tmp_path: Path) -> None:
+    shop = _policy(tmp_path, ask=("gemma", "llama3"))
+    place = tmp_path / "m"
+    place.mkdir()
+    _gguf(place, {"general.license": "apache-2.0", "general.license.name": "llama3"})
+    (place / "README.md").write_text("---\nlicense: gemma\n---\n")
+    version = shop.bring(place, licence="apache-2.0")
+    assert version.manifest.licence == "(apache-2.0 AND llama3) AND gemma"
+    given = accept(shop.database, shop.registry, "m", shop.policy, 5.0, "ann")
+    assert [each.licence for each in given] == ["gemma", "llama3"]
+    assert shop.plan() is None
+    shop.database.close()
+
+
 def test_a_licence_that_asks_is_accepted_once(tmp_path: Path) -> None:
     shop = _policy(tmp_path, ask=("gemma",), unknown="ask")
     shop.bring(_gguf(tmp_path, {"general.license": "gemma"}))
