@@ -66,10 +66,17 @@ def asked_for(told: Iterable[str | None], policy: Licences) -> set[str]:
 
 
 def check_confirming(
-    row: VersionRow, quarantine: Quarantine | None, reason: str, now: float, by: str
+    row: VersionRow,
+    quarantine: Quarantine | None,
+    reason: str,
+    now: float,
+    by: str,
+    known_since: float = 0.0,
 ) -> bool:
     """Return whether this is the confirmation of a release, False when it is the first to ask.
 
+    ``known_since`` is when the key was made that is asked with: whoever may release may make keys,
+    and shall not make the second person once the first has asked.
     Raises ``Conflict``, ``Forbidden`` or ``Invalid`` when it can be neither.
     """
     name = f"{row.model}:{row.number}"
@@ -89,6 +96,12 @@ def check_confirming(
     if by == row.created_by:
         raise Forbidden(
             "forbidden.same_person", f"{by} has brought {name} in: somebody else must confirm"
+        )
+    if known_since > asked.asked:
+        raise Forbidden(
+            "forbidden.new_key",
+            f"the key of {by} was made after this release was asked for: confirm with a key from "
+            "before",
         )
     return True
 

@@ -93,7 +93,7 @@ def folder(shop: Workshop, version: Version, request: Request) -> Path:
 
 def compress(job: Job, shop: Workshop, progress: Progress, now: float) -> Done:
     """Do a compression and register its result. Blocks for minutes."""
-    version = shop.registry.version(job.model, job.number)
+    version = shop.registry.admit(shop.registry.version(job.model, job.number))
     source = shop.blobs.path(version.row.digest)
     hardware = Hardware(
         memory=psutil.virtual_memory().total, cores=psutil.cpu_count(logical=False) or 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from freehold.builtin.source_folder import Folder
+from freehold.control.keys import Keys
 from freehold.errors import Conflict, DigestMismatch, Forbidden, Invalid, Refused, Unavailable
 from freehold.models.admission import ASKING_HOLDS
 from freehold.models.deploy import plan
@@ -135,6 +136,19 @@ def test_who_brought_it_in_may_ask_but_never_confirm(shop: Shop, tmp_path: Path)
     with pytest.raises(Forbidden):
         shop.release(version, "eve")
     assert shop.release(version, "bob").quarantine.is_open is False  # type: ignore[union-attr]
+
+
+def test_a_key_made_after_it_was_asked_for_confirms_nothing(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    keys = Keys(shop.database, b"pepper")
+    before = keys.create("bob", "admin", None, 1.0)
+    shop.release(version, "ann", "why", now=2.0)
+    after = keys.create("bob", "admin", None, 3.0)
+    with pytest.raises(Forbidden, match="made after"):
+        release(shop.database, shop.registry, version, "", 4.0, "bob", after.id)
+    done = release(shop.database, shop.registry, version, "", 4.0, "bob", before.id)
+    assert done.quarantine is not None
+    assert not done.quarantine.is_open
 
 
 def test_asking_does_not_hold_for_ever(shop: Shop, tmp_path: Path) -> None:
