@@ -315,12 +315,58 @@ def _remote_code(_marker: Path) -> Evasive:
     )  # fmt: skip
 
 
+def _licence_of_code(marker: Path) -> Evasive:
+    code = f"import os\nos.system('touch {marker}')\n".encode()
+    files = {"README.py": code, "config.json": b'{"auto_map": {"AutoModel": "README.Model"}}'}
+    return Evasive("code called as a text file is", "auto_map, transformers", files)
+
+
+def _code_elsewhere(_marker: Path) -> Evasive:
+    told = b'{"auto_map": {"AutoTokenizer": [null, "evil/repository--module.Tokenizer"]}}'
+    return Evasive("code of another repository", "auto_map, transformers", {"extra.json": told})
+
+
+def _module_named(_marker: Path) -> Evasive:
+    told = b'[{"idx": 0, "name": "0", "path": "x", "type": "torch.jit"}]'
+    return Evasive("a module by its name", "modules.json", {"modules.json": told})
+
+
+def _late_pickle(marker: Path) -> Evasive:
+    data = b"S'" + b"a" * (1 << 20) + b"'\n0" + f"cposix\nsystem\n(S'touch {marker}'\ntR.".encode()
+    return Evasive("pickle behind a long text", "window of a scanner", {"notes.txt": data}, data)
+
+
+def _list_called(marker: Path) -> Evasive:
+    data = f"cposix\nsystem\n](S'touch {marker}'\neR.".encode()
+    return Evasive("pickle that calls with a list", "joblib's loader", {"notes.txt": data})
+
+
+def _any_program(_marker: Path) -> Evasive:
+    return Evasive(
+        "program for any system", "llamafile", {"weights.bin": b"MZqFpD='\n\n" + b"#x\n" * 99}
+    )
+
+
+def _old_tar(marker: Path) -> Evasive:
+    inner = _plain(marker)
+    head = bytearray(512)
+    head[:6], head[124:136], head[148:156] = b"pickle", b"%011o\0" % len(inner), b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    data = bytes(head) + inner + bytes(-len(inner) % 512 + 1024)
+    return Evasive("tar without a magic", "torch.load, legacy", {"weights.onnx_data": data})
+
+
+def _called_otherwise(_marker: Path) -> Evasive:
+    return Evasive("safetensors called .pt", "polyglots", {"model.pt": safetensors()})
+
+
 _MAKERS: tuple[Callable[[Path], Evasive], ...] = (
     _broken_stream, _seven_zip, _flag_bits, _bad_crc, _two_names, _wrong_extension, _text_pickle,
     _pip, _timeit, _runpy, _runstring, _profile, _idlelib, _memo, _stacked, _builtins, _setstate,
     _nested, _no_protocol, _object_array, _joblib, _torch_script, _keras_lambda, _keras_h5, _tail,
     _inside, _gguf_template, _gguf_second, _tokenizer_second, _spelled, _formatted, _onnx_outside,
-    _onnx_domain, _link, _tar, _bomb, _remote_code,
+    _onnx_domain, _link, _tar, _bomb, _remote_code, _licence_of_code, _code_elsewhere,
+    _module_named, _late_pickle, _list_called, _any_program, _old_tar, _called_otherwise,
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from freehold.errors import Invalid, Missing
 from freehold.models.card import licence_of, read_card
+from freehold.models.licence import together
 from freehold.models.source import CARD, SIGNATURE, Fetched, Origin, Progress, read_beside
 from freehold.settings import Sources
 
@@ -117,7 +118,8 @@ def _check_link(root: Path, path: Path) -> None:
 
 
 def _licence(folder: Path) -> str | None:
-    """Return the licence that lies beside a model, as its card or its text says."""
+    """Return the licences that lie beside a model, as its card and its texts say."""
+    told: list[object] = []
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
         if name != "readme.md" and name.partition(".")[0] not in ("license", "licence", "copying"):
@@ -126,7 +128,7 @@ def _licence(folder: Path) -> str | None:
             continue
         with path.open("rb") as file:
             text = file.read(LONGEST_CARD).decode("utf-8", "replace")
-        found = read_card(text).get("license") if name == "readme.md" else licence_of(text)
-        if isinstance(found, str) and found and found != "other":
-            return found
-    return None
+        card = read_card(text) if name == "readme.md" else {"license": licence_of(text)}
+        told += [card.get("license_name"), card.get("license")]
+    found = together(*told)
+    return None if found == "other" else found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
+from freehold.models.licence import together
 from freehold.models.scan.kind import kind_of
 from freehold.models.source import CARD, SIGNATURE, Fetched, Origin, Progress, read_beside
 from freehold.secret import resolve_secret
@@ -85,7 +86,7 @@ class Hub:
             files={"model.gguf": found[only]} if only else found,
             resolved=f"hf:{repo}{'/' if only else ''}{only}@{info.sha}",
             moved=True,
-            licence=str(licence) if (licence := card.get("license")) else None,
+            licence=together(card.get("license_name"), card.get("license")),
             card=text.decode("utf-8", "replace") if text else None,
             signature=read_beside(scratch / "hub", SIGNATURE),
         )

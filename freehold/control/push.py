@@ -3,7 +3,6 @@
 from freehold.control.control import Control
 from freehold.control.jobs import Job
 from freehold.errors import Invalid
-from freehold.models.admission import check_released
 from freehold.models.download import open_client
 from freehold.models.oci.access import open_access
 from freehold.models.oci.pack import Package, pack
@@ -18,7 +17,7 @@ SCHEME = "oci://"
 
 def start_push(control: Control, version: Version, target: str) -> Job:
     """Start sending a version; the same one under way is joined."""
-    check_released(version.row, version.quarantine)
+    control.registry.admit(version)
     reference = read_target(target, version)
     package = pack(version, control.papers.card(version.row.model, version.row.number))
 

@@ -141,6 +141,12 @@ class Repositories:
                 return package.small[digest], len(package.small[digest])
         raise Missing("missing.blob", f"{repository} has no blob {digest:.100}")
 
+    def check_leaving(self, repository: str, digest: str) -> None:
+        """Raise ``Refused`` where a blob is of a version that may not be handed on."""
+        for version in self.versions(repository):
+            if any(f"sha256:{artifact.digest}" == digest for artifact in version.artifacts):
+                self._registry.admit(version)
+
     def has(self, repository: str, digest: str) -> int | None:
         """Return the bytes of a blob, None where the repository does not have it."""
         try:
@@ -169,6 +175,7 @@ class Repositories:
         size = self.has(origin, digest)
         if size is None:
             return False
+        self.check_leaving(origin, digest)
         place = self.blob(origin, digest)[0]
         if isinstance(place, bytes):
             return False

@@ -7,7 +7,7 @@ not brought it in: whoever smuggles a model in needs two more to let it out.
 from collections.abc import Iterable
 
 from freehold.errors import Conflict, Forbidden, Invalid, Refused
-from freehold.models.licence import UNTOLD, judge, plain
+from freehold.models.licence import UNTOLD, each_of, judge, plain
 from freehold.models.scan.finding import decode
 from freehold.settings import Licences
 from freehold.store.quarantine import Acceptance, Quarantine, Release
@@ -59,17 +59,24 @@ def check_licence(
 
 def asked_for(told: Iterable[str | None], policy: Licences) -> set[str]:
     """Return the licences among those told that somebody must accept, by their plain names."""
-    names = [name for name in told if name and plain(name) not in UNTOLD]
+    names = [part for name in told if name for part in each_of(name) if plain(part) not in UNTOLD]
     if not names:
         return {"unknown"} if policy.unknown == "ask" else set()
     return {plain(name) for name in names if judge((name,), policy) == "ask"}
 
 
 def check_confirming(
-    row: VersionRow, quarantine: Quarantine | None, reason: str, now: float, by: str
+    row: VersionRow,
+    quarantine: Quarantine | None,
+    reason: str,
+    now: float,
+    by: str,
+    known_since: float = 0.0,
 ) -> bool:
     """Return whether this is the confirmation of a release, False when it is the first to ask.
 
+    ``known_since`` is when the key was made that is asked with: whoever may release may make keys,
+    and shall not make the second person once the first has asked.
     Raises ``Conflict``, ``Forbidden`` or ``Invalid`` when it can be neither.
     """
     name = f"{row.model}:{row.number}"
@@ -89,6 +96,12 @@ def check_confirming(
     if by == row.created_by:
         raise Forbidden(
             "forbidden.same_person", f"{by} has brought {name} in: somebody else must confirm"
+        )
+    if known_since > asked.asked:
+        raise Forbidden(
+            "forbidden.new_key",
+            f"the key of {by} was made after this release was asked for: confirm with a key from "
+            "before",
         )
     return True
 

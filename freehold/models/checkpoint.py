@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from freehold.errors import Invalid
+from freehold.models.licence import together
 from freehold.models.manifest import Adapter, Manifest, Task, Tokenizer
 from freehold.models.onnx import Graph
 from freehold.models.safetensors import DTYPES, Header
@@ -165,7 +166,7 @@ def _manifest(
         bits_per_weight=round(bits / parameters, 2) if parameters else 0.0,
         tokenizer=tokenizer,
         chat_template=template,
-        licence=_text(card.get("license_name")) or _text(card.get("license")),
+        licence=together(card.get("license_name"), card.get("license")),
         base_models=tuple(_texts(card.get("base_model")))[:16],
     )
 
@@ -186,12 +187,6 @@ def _count(config: Mapping[str, Any], name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 < value < 1 << 40 else None
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, list) and value:
-        value = value[0]
-    return value if isinstance(value, str) and 0 < len(value) <= 200 else None
 
 
 def _texts(value: Any) -> list[str]:

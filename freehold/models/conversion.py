@@ -20,6 +20,7 @@ from freehold.models.adapter import base_of, carriers, check_fit
 from freehold.models.convert.config import Config, read_json
 from freehold.models.convert.recipes import recipe
 from freehold.models.gguf import read_header
+from freehold.models.licence import together
 from freehold.models.manifest import describe
 from freehold.models.pipeline import Workshop, scan_files
 from freehold.models.registry import PRODUCTION, Draft, Version
@@ -106,7 +107,7 @@ def convert(
             manifest=describe(header),
             artifacts=(Artifact(name="model.gguf", digest=digest, bytes=size),),
             format="gguf",
-            licence=row.licence,
+            licence=together(row.licence, version.manifest.licence),
             notice=row.notice,
             source=f"convert:{row.model}:{row.number}" + (f":{kind}" if kind else ""),
             resolved=f"{row.resolved} sha256:{row.digest} converted by freehold {__version__}",

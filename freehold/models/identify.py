@@ -11,6 +11,7 @@ from freehold.errors import FreeholdError, Invalid
 from freehold.models import gguf, onnx, safetensors, strict_json
 from freehold.models.card import licence_of, read_card
 from freehold.models.checkpoint import describe_adapter, describe_checkpoint, describe_onnx
+from freehold.models.licence import together
 from freehold.models.manifest import Manifest, Tokenizer, describe
 from freehold.store.versions import Artifact
 
@@ -166,16 +167,15 @@ def _template(files: Mapping[str, Path]) -> str | None:
 
 
 def _card(files: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what the model card says, and the licence file where the card does not say it."""
+    """Return what the model card says, and as its licence also what the licence files are."""
     card: dict[str, Any] = {}
     for name, path in files.items():
         if name.lower() == "readme.md":
             card = read_card(_read(path, LONGEST_CARD, part=True).decode("utf-8", "replace"))
-    if not card.get("license") or card.get("license") == "other":
-        for name, path in files.items():
-            if name.lower().partition(".")[0] in ("license", "licence", "copying"):
-                text = _read(path, LONGEST_CARD, part=True).decode("utf-8", "replace")
-                card["license"] = licence_of(text) or card.get("license")
+    for name, path in files.items():
+        if name.lower().partition(".")[0] in ("license", "licence", "copying"):
+            text = _read(path, LONGEST_CARD, part=True).decode("utf-8", "replace")
+            card["license"] = together(card.get("license"), licence_of(text))
     return card
 
 

@@ -9,7 +9,9 @@ from freehold.settings import Licences
 
 Verdict = Literal["allow", "ask", "deny"]
 _STRICT: tuple[Verdict, ...] = ("allow", "ask", "deny")
-_SPLIT = re.compile(r"\s+(and|or|with)\s+|[()]", re.IGNORECASE)
+_SPLIT = re.compile(r"\s+(and|or|with)\s+|([,;&])|[()]", re.IGNORECASE)
+_WORDS = ("and", "or", "with", ",", ";", "&")
+_MOST, _LONGEST = 8, 200
 _SAID_OTHERWISE = {
     "apache 2.0": "apache-2.0",
     "apache license 2.0": "apache-2.0",
@@ -27,7 +29,35 @@ def plain(licence: str) -> str:
     """Return a licence's name in the one way it is compared."""
     name = re.sub(r"\s+", " ", licence.strip().lower())
     name = name.removeprefix("licenseref-").removesuffix("-only").removesuffix("-or-later")
-    return _SAID_OTHERWISE.get(name, name)
+    return _SAID_OTHERWISE.get(name, re.sub(r"[ _]+", "-", name))
+
+
+def together(*told: object) -> str | None:
+    """Return all that is said of a model's licence as one expression, None where nothing is.
+
+    Texts and lists of texts are taken, anything else is no licence. Who says two things is held to
+    both: ``mit AND gemma``. ``other`` counts only where nothing else is said.
+    """
+    each = [one for some in told for one in (some if isinstance(some, list) else [some])]
+    names = [one for one in each if isinstance(one, str) and one.strip() and len(one) <= _LONGEST]
+    known: dict[str, str] = {}
+    for name in names:
+        if plain(name) not in UNTOLD:
+            known.setdefault(plain(name), name)
+    if len(known) > 1:
+        known.pop("other", None)
+    parts = list(known.values())[:_MOST]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return " AND ".join(f"({part})" if _SPLIT.search(part) else part for part in parts)
+
+
+def each_of(licence: str) -> list[str]:
+    """Return the licences of an expression that all bind; of a choice, the whole of it."""
+    parts = [part for part in _SPLIT.split(licence) if part and part.strip()]
+    if any(part.strip().lower() == "or" for part in parts):
+        return [licence]
+    return [part.strip() for part in parts if part.strip().lower() not in _WORDS]
 
 
 def judge(licences: Iterable[str | None], policy: Licences) -> Verdict:
@@ -42,11 +72,11 @@ def _expression(text: str, policy: Licences) -> Verdict:
     """Judge an SPDX expression: of ``A OR B`` the user may choose, ``A AND B`` both bind."""
     whole = _one(text, policy)
     parts = [part for part in _SPLIT.split(text) if part and part.strip()]
-    names = [part for part in parts if part.lower() not in ("and", "or", "with")]
+    names = [part for part in parts if part.strip().lower() not in _WORDS]
     if len(names) < 2 or whole == "deny":
         return whole
     verdicts = [_one(name, policy) for name in names]
-    choice = {part.lower() for part in parts} & {"and", "or", "with"} == {"or"}
+    choice = {part.strip().lower() for part in parts} & set(_WORDS) == {"or"}
     return (min if choice else max)(verdicts, key=_STRICT.index)
 
 

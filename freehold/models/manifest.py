@@ -12,6 +12,7 @@ import msgspec
 
 from freehold.errors import Invalid
 from freehold.models.gguf import Header
+from freehold.models.licence import together
 
 Task = Literal["chat", "completion", "embedding", "rerank"]
 
@@ -60,6 +61,7 @@ FILE_TYPES = MappingProxyType(
 """``general.file_type`` to the name people know a quantisation by."""
 
 
+_LICENCE = ("general.license", "general.license.name")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -151,7 +153,7 @@ def describe(header: Header) -> Manifest:
         bits_per_weight=round(weights * 8 / parameters, 2),
         tokenizer=_tokenizer(header),
         chat_template=_text(header, "tokenizer.chat_template"),
-        licence=_text(header, "general.license"),
+        licence=together(*map(header.metadata.get, _LICENCE)),
         base_models=_base_models(header),
         adapter=_adapter(header) if kind == "adapter" else None,
     )

@@ -16,7 +16,7 @@ import msgspec
 from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Missing, Refused
 from freehold.models.fetch import find
 from freehold.models.identify import Identified, digest_of, identify, named
-from freehold.models.licence import judge
+from freehold.models.licence import judge, together
 from freehold.models.needs import needs_of, once
 from freehold.models.papers import Papers, admit
 from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
@@ -223,8 +223,9 @@ def _draft(
         shop.registry.discard(artifacts)
         raise
     manifest = identified.manifest
-    if arrival.licence and manifest.licence is None:  # saying another takes nothing back
-        manifest = msgspec.structs.replace(manifest, licence=fetched.licence)
+    if arrival.licence:  # saying another takes nothing back
+        told = together(manifest.licence, fetched.licence)
+        manifest = msgspec.structs.replace(manifest, licence=told)
     return Draft(
         model=arrival.name or suggest_name(fetched.name),
         manifest=manifest,

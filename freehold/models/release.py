@@ -4,23 +4,31 @@ from freehold.errors import Conflict
 from freehold.models.admission import asked_for, check_confirming
 from freehold.models.registry import PRODUCTION, Registry, Version
 from freehold.settings import Licences
-from freehold.store import quarantine, versions
+from freehold.store import credentials, quarantine, versions
 from freehold.store.database import Database
 from freehold.store.quarantine import Acceptance, Release
 from freehold.store.versions import AliasMove
 
 
 def release(
-    database: Database, registry: Registry, version: Version, reason: str, now: float, by: str
+    database: Database,
+    registry: Registry,
+    version: Version,
+    reason: str,
+    now: float,
+    by: str,
+    key: str = "",
 ) -> Version:
     """Ask for a release, or confirm what another has asked; return the version as it is then.
 
+    ``key`` is the id of the key that ``by`` asks with.
     A model without ``production`` gets it with its first version that may be used.
     """
     row = version.row
     with database.transaction() as connection:
         current = quarantine.quarantine_of(connection, row.model, row.number)
-        if check_confirming(row, current, reason, now, by):
+        made = {each.id: each.created for each in credentials.keys(connection)}
+        if check_confirming(row, current, reason, now, by, made.get(key, 0.0)):
             quarantine.confirm_release(connection, row.model, row.number, now, by)
             if not versions.alias_history(connection, row.model):
                 move = AliasMove(

@@ -172,6 +172,8 @@ class Request:
 
     def _blob(self) -> Last:
         digest = self.operation.label
+        if self.method == "GET":  # who only asks whether it is here may be about to push it
+            self.repositories.check_leaving(self.name, digest)
         place, size = self.repositories.blob(self.name, digest)
         headers = [
             ("content-type", "application/octet-stream"),

@@ -27,7 +27,9 @@ async def release(ask: Ask, control: Control) -> VersionView:
     number = version_number(ask.params["version"])
     version = control.registry.version(ask.params["model"], number)
     reason, by = ask.read(ReleaseBody).reason, ask.principal.name
-    found = acts.release(control.database, control.registry, version, reason, control.clock(), by)
+    found = acts.release(
+        control.database, control.registry, version, reason, control.clock(), by, ask.principal.key
+    )
     await control.changed()
     return view(found, control)
 

@@ -23,6 +23,7 @@ from freehold.models.compress.launch import Place
 from freehold.models.compress.report import Report, gate
 from freehold.models.compress.request import Hardware, Request
 from freehold.models.identify import Identified, identify
+from freehold.models.licence import together
 from freehold.models.pipeline import Workshop, scan_files
 from freehold.models.registry import PRODUCTION, Draft, LaunchSettings, Version
 from freehold.models.scan.finding import Finding
@@ -83,7 +84,7 @@ def compress(
     now: float,
 ) -> Done:
     """Do a compression and register its result. Blocks for minutes."""
-    version = shop.registry.version(job.model, job.number)
+    version = shop.registry.admit(shop.registry.version(job.model, job.number))
     name, compressor = choose(version, job.request, compressors)
     scratch = folder(shop, version, job.request)
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -207,7 +208,7 @@ def _draft(
         manifest=identified.manifest,
         artifacts=artifacts,
         format=identified.format,
-        licence=parent.row.licence,
+        licence=together(parent.row.licence, parent.manifest.licence),
         notice=parent.row.notice,
         source=f"compress:{job.model}:{job.number}",
         resolved=f"compressed from {job.model}:{job.number}, sha256:{parent.row.digest}: {method}",

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, Self, cast
 
 from freehold.errors import Invalid
 from freehold.models.oci.manifest import check_file_name
@@ -17,6 +17,8 @@ MOST_FILES = 10_000
 RATIO = 64
 """Bytes that may come out for one that went in; weights hardly shrink at all."""
 SLACK = 1 << 20
+LONGEST_HEADER = 64 * 1024
+"""Bytes of a header before a member, which is read whole: names, times, attributes."""
 PIECE = 4 * 1024 * 1024
 
 
@@ -36,7 +38,9 @@ def unpack(
     try:
         with (
             _opened(archive, packed) as stream,
-            tarfile.open(fileobj=cast("BinaryIO", _Bounded(stream, limit)), mode="r|") as tar,
+            tarfile.open(
+                fileobj=cast("BinaryIO", _Bounded(stream, limit)), mode="r|", tarinfo=_Member
+            ) as tar,
         ):
             for member in tar:
                 if member.isdir():
@@ -82,6 +86,24 @@ def _damage(packed: str) -> tuple[type[Exception], ...]:
     """Return what reading a damaged layer raises."""
     known = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
     return (*known, zstd().ZstdError) if packed == ZSTD else known
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header says nothing that takes memory or time without end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _HEADERS and found.size > LONGEST_HEADER):
+            raise Invalid("invalid.archive", f"a layer has a header of {found.size} bytes: refused")
+        return found
+
+
+_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 
 
 class _Bounded:

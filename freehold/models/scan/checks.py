@@ -4,9 +4,10 @@ A check yields findings, and raises ``Invalid`` when the file is no sound file o
 """
 
 import ast
+import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -67,7 +68,7 @@ def examine(it: Item) -> Iterator[Finding]:
     if ends_as_zip(it.tail):
         yield found(it, "executes.archive", "a zip archive is hidden at its end")
     if it.kind not in ("gguf", "safetensors"):
-        called = opcodes.runs(_beginning(it))
+        called = _called(it)
         if called is not None:
             yield found(it, "executes.pickle", f"it is a Python pickle that calls {called!r:.120}")
             return
@@ -101,7 +102,9 @@ def _onnx(it: Item) -> Iterator[Finding]:
 def _json(it: Item) -> Iterator[Finding]:
     data = _text(it)
     if it.size <= WHOLE:
-        yield from _templates(it, "", strict_json.decode(data.encode(), "it", WHOLE))
+        value = strict_json.decode(data.encode(), "it", WHOLE)
+        yield from _code_elsewhere(it, value)
+        yield from _templates(it, "", value)
         return
     try:
         parts = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
@@ -113,7 +116,27 @@ def _json(it: Item) -> Iterator[Finding]:
         if len(raw) > WHOLE and "template" in name:
             yield found(it, "template.code", f"the template {name[:80]} is over 4 MiB long")
         if len(raw) <= WHOLE:
-            yield from _templates(it, name, strict_json.decode(bytes(raw), name, WHOLE))
+            value = strict_json.decode(bytes(raw), name, WHOLE)
+            yield from _code_elsewhere(it, {name: value})
+            yield from _templates(it, name, value)
+
+
+def _code_elsewhere(it: Item, value: Any) -> Iterator[Finding]:
+    """Find code that loaders would bring from another place, or pick by a name that is told them.
+
+    Code among the files themselves is found as such.
+    """
+    if isinstance(value, dict):
+        named = value.get("auto_map")
+        for each in named.values() if isinstance(named, dict) else [named]:
+            for text in each if isinstance(each, list) else [each]:
+                if isinstance(text, str) and "--" in text:
+                    yield found(it, "executes.elsewhere", f"it takes code from {text!r:.100}")
+    elif isinstance(value, list) and PurePosixPath(it.name).name == "modules.json":
+        for each in value:
+            kind = each.get("type") if isinstance(each, dict) else None
+            if isinstance(kind, str) and not kind.startswith("sentence_transformers."):
+                yield found(it, "executes.elsewhere", f"it wants {kind!r:.100} to be imported")
 
 
 def _template(it: Item) -> Iterator[Finding]:
@@ -214,6 +237,8 @@ def _text(it: Item) -> str:
     return text
 
 
-def _beginning(it: Item) -> bytes:
-    with it.path.open("rb") as file:
-        return file.read(opcodes.LONGEST)
+def _called(it: Item) -> str | None:
+    if not it.size:
+        return None
+    with it.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return opcodes.runs(data)

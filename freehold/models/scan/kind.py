@@ -44,6 +44,8 @@ _MAGICS: tuple[tuple[int, bytes, Kind, str], ...] = (
     (1024, b"\x89HDF\r\n\x1a\n", "graph", "an HDF5 file, in which Keras keeps code"),
     (2048, b"\x89HDF\r\n\x1a\n", "graph", "an HDF5 file, in which Keras keeps code"),
     (0, b"\x7fELF", "program", "a program"),
+    (0, b"MZqFpD", "program", "a program for any system, perhaps a llamafile"),
+    (0, b"jartsr='", "program", "a program for any system"),
     (0, b"MZ", "program", "a program for Windows"),
     (0, b"\xcf\xfa\xed\xfe", "program", "a program for macOS"),
     (0, b"\xfe\xed\xfa\xcf", "program", "a program for macOS"),
@@ -85,7 +87,7 @@ _NAMES: MappingProxyType[str, Kind] = MappingProxyType(
         **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst",
                          ".npz", ".nemo", ".whl", ".jar"), "archive"),
         **dict.fromkeys((".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".exe", ".sh",
-                         ".bat", ".ps1", ".js", ".ipynb", ".wasm", ".pth.py"), "program"),
+                         ".bat", ".ps1", ".js", ".ipynb", ".wasm", ".llamafile"), "program"),
         **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".pbtxt", ".mlmodel"), "graph"),
     }
 )  # fmt: skip
@@ -113,8 +115,10 @@ def kind_of(name: str, head: bytes) -> tuple[Kind, str]:
     for at, magic, kind, title in _MAGICS:
         if head[at : at + len(magic)] == magic and (magic != b"MZ" or b"\0" in head[:64]):
             return kind, title
+    if is_old_tar(head):
+        return "archive", "a tar archive"
     named = _by_name(name)
-    if named != "gguf" and is_safetensors(head):
+    if named != "gguf" and named not in EXECUTES and is_safetensors(head):
         return "safetensors", "a safetensors file"
     if named is not None:
         return named, f"called {PurePosixPath(name).name[-60:]!r}"
@@ -126,16 +130,29 @@ def is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
 
 
+def is_old_tar(head: bytes) -> bool:
+    """Say whether a file begins like a tar archive of before there was a magic: by its checksum."""
+    told = head[148:156].strip(b" \0")
+    if len(head) < 512 or not head[0] or not told or not set(told) <= set(b"01234567"):
+        return False
+    return int(told, 8) == sum(head[:148]) + 8 * 32 + sum(head[156:512])
+
+
 def ends_as_zip(tail: bytes) -> bool:
-    """Say whether a zip archive's directory closes the file: what lies before does not matter."""
+    """Say whether a zip archive's directory closes the file: what lies before does not matter.
+
+    Readers differ in what of a directory's end they believe: its count, its size, its comment's
+    length, or the larger record before it. So none of these makes it no archive.
+    """
     at = tail.rfind(b"PK\x05\x06")
     while at >= 0:
-        comment = int.from_bytes(tail[at + 20 : at + 22], "little")
-        if len(tail) - at >= 22 and at + 22 + comment <= len(tail):
+        if len(tail) - at >= 22:
+            if b"PK\x01\x02" in tail[:at] or tail[max(0, at - 20) : at][:4] == b"PK\x06\x07":
+                return True
+            comment = int.from_bytes(tail[at + 20 : at + 22], "little")
             entries = int.from_bytes(tail[at + 10 : at + 12], "little")
             size = int.from_bytes(tail[at + 12 : at + 16], "little")
-            directory = tail[max(0, at - size) : at]
-            if entries and size and (size > at or directory[:4] == b"PK\x01\x02"):
+            if entries and size > at and at + 22 + comment <= len(tail):
                 return True
         at = tail.rfind(b"PK\x05\x06", 0, at)
     return False
@@ -143,8 +160,8 @@ def ends_as_zip(tail: bytes) -> bool:
 
 def _by_name(name: str) -> Kind | None:
     path = PurePosixPath(name)
-    if _TEXTS.fullmatch(path.name):
-        return "text"
     kinds = [_NAMES.get(suffix.lower()) for suffix in path.suffixes]
     # The last suffix counts, and any that would make code of it: model.pkl.txt is both.
+    if _TEXTS.fullmatch(path.name) and not (kinds and kinds[-1] in EXECUTES):
+        return "text"  # README.pt.md is Portuguese
     return next((kind for kind in kinds if kind in EXECUTES), kinds[-1] if kinds else None)

@@ -18,14 +18,15 @@ from freehold.errors import (
     FreeholdError,
     Invalid,
     Missing,
+    Refused,
     Unavailable,
 )
 from freehold.models.papers import Papers
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
 from freehold.models.signing.trust import Trust
+from freehold.settings import Licences, Signing
 from freehold.settings import Registry as Settings
-from freehold.settings import Signing
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 from tests.make_gguf import gguf
@@ -100,6 +101,21 @@ def test_the_same_bytes_lie_in_one_place_once_they_are_a_version(rig: Rig) -> No
     push_model(rig)
     assert rig.repositories.uploads.blob(digest(MODEL)[7:]) is None
     assert rig.repositories.blob("m", digest(MODEL))[0] == rig.shop.blobs.path(digest(MODEL)[7:])
+
+
+def test_what_a_licence_keeps_here_is_not_handed_on(rig: Rig, tmp_path: Path) -> None:
+    push_model(rig)
+    database = Database(tmp_path / "f.db")
+    registry = Registry(database, rig.shop.blobs, Licences(unknown="ask"))
+    strict = Repositories(
+        database, registry, rig.shop.papers, rig.shop.blobs, rig.repositories.uploads
+    )
+    with pytest.raises(Refused, match="must be accepted"):
+        strict.check_leaving("m", digest(MODEL))
+    with pytest.raises(Refused, match="must be accepted"):
+        strict.mount("n", digest(MODEL), "m", 1.0)
+    assert strict.has("m", digest(MODEL)) == len(MODEL)
+    rig.repositories.check_leaving("m", digest(MODEL))
 
 
 def test_a_manifest_of_a_removed_version_goes_with_the_sweep(rig: Rig) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from freehold.models.card import LICENCES, licence_of, read_card
-from freehold.models.licence import judge, plain
+from freehold.models.licence import each_of, judge, plain, together
 from freehold.settings import Licences
 
 POLICY = Licences(deny=("cc-by-nc-*", "gpl-3.0"), ask=("gemma", "llama3*"), allow=("Apache-2.0",
@@ -32,6 +32,10 @@ POLICY = Licences(deny=("cc-by-nc-*", "gpl-3.0"), ask=("gemma", "llama3*"), allo
         (("MIT OR GPL-3.0",), "allow"),
         (("MIT AND GPL-3.0",), "deny"),
         (("(MIT OR Apache-2.0) AND GPL-3.0",), "deny"),
+        (("MIT, CC-BY-NC-4.0",), "deny"),
+        (("mit;gpl-3.0",), "deny"),
+        (("CC BY-NC 4.0",), "deny"),
+        (("cc_by-nc_4.0",), "deny"),
     ],
 )
 def test_verdicts(told: tuple[str | None, ...], verdict: str) -> None:
@@ -73,3 +77,24 @@ def test_licence_files() -> None:
 def test_plain_names() -> None:
     assert plain(" Apache  License 2.0 ") == "apache-2.0"
     assert plain("AGPL-3.0-only") == "agpl-3.0"
+
+
+@pytest.mark.parametrize(
+    ("told", "whole"),
+    [
+        (("mit", None, "other"), "mit"),
+        (("other", "other"), "other"),
+        ((["mit", "cc-by-nc-4.0"],), "mit AND cc-by-nc-4.0"),
+        (("mit", "MIT License"), "mit"),
+        (("mit OR gemma", "gemma"), "(mit OR gemma) AND gemma"),
+        ((None, 3, "", "unknown", "x" * 201), None),
+    ],
+)
+def test_who_says_two_things_is_held_to_both(told: tuple[object, ...], whole: str | None) -> None:
+    assert together(*told) == whole
+
+
+def test_the_parts_that_bind() -> None:
+    assert each_of("mit AND (gemma)") == ["mit", "gemma"]
+    assert each_of("mit OR gemma") == ["mit OR gemma"]
+    assert each_of("Apache License 2.0") == ["Apache License 2.0"]

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from freehold.builtin.source_folder import Folder
+from freehold.control.keys import Keys
 from freehold.errors import Conflict, DigestMismatch, Forbidden, Invalid, Refused, Unavailable
 from freehold.models.admission import ASKING_HOLDS
 from freehold.models.deploy import plan
@@ -138,6 +139,19 @@ def test_who_brought_it_in_may_ask_but_never_confirm(shop: Shop, tmp_path: Path)
     assert shop.release(version, "bob").quarantine.is_open is False  # type: ignore[union-attr]
 
 
+def test_a_key_made_after_it_was_asked_for_confirms_nothing(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    keys = Keys(shop.database, b"pepper")
+    before = keys.create("bob", "admin", None, 1.0)
+    shop.release(version, "ann", "why", now=2.0)
+    after = keys.create("bob", "admin", None, 3.0)
+    with pytest.raises(Forbidden, match="made after"):
+        release(shop.database, shop.registry, version, "", 4.0, "bob", after.id)
+    done = release(shop.database, shop.registry, version, "", 4.0, "bob", before.id)
+    assert done.quarantine is not None
+    assert not done.quarantine.is_open
+
+
 def test_asking_does_not_hold_for_ever(shop: Shop, tmp_path: Path) -> None:
     version = shop.bring(_gguf(tmp_path, BAD))
     shop.release(version, "ann", "why", now=2.0)
@@ -248,6 +262,39 @@ def test_saying_another_licence_than_the_card_gets_around_nothing(tmp_path: Path
     (place / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     with pytest.raises(Refused, match=r"under the licence mit, cc-by-nc-4\.0"):
         shop.bring(place, licence="mit")
+    shop.database.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["license: [mit, gemma]", "license:\n- mit\n- gemma", "license: gemma\nlicense_name: mit",
+     "license: mit"],
+)  # fmt: skip
+def test_a_card_that_says_two_things_gets_around_nothing(tmp_path: Path, head: str) -> None:
+    shop = _policy(tmp_path, deny=("gemma",))
+    place = folder(tmp_path / "m")
+    (place / "README.md").write_text(f"---\n{head}\n---\n")
+    (place / "LICENSE").write_text("Gemma Terms of Use")
+    with pytest.raises(Refused, match="gemma"):
+        shop.bring(place)
+    if "gemma" in head:
+        (place / "LICENSE").unlink()
+        with pytest.raises(Refused, match="gemma"):
+            shop.bring(place)
+    shop.database.close()
+
+
+def test_saying_a_licence_takes_back_neither_the_files_nor_the_sources(tmp_path: Path) -> None:
+    shop = _policy(tmp_path, ask=("gemma", "llama3"))
+    place = tmp_path / "m"
+    place.mkdir()
+    _gguf(place, {"general.license": "apache-2.0", "general.license.name": "llama3"})
+    (place / "README.md").write_text("---\nlicense: gemma\n---\n")
+    version = shop.bring(place, licence="apache-2.0")
+    assert version.manifest.licence == "(apache-2.0 AND llama3) AND gemma"
+    given = accept(shop.database, shop.registry, "m", shop.policy, 5.0, "ann")
+    assert [each.licence for each in given] == ["gemma", "llama3"]
+    assert shop.plan() is None
     shop.database.close()
 
 

@@ -64,6 +64,17 @@ def test_a_zip_at_the_end_is_seen(before: bytes, comment: bytes, after: bytes) -
     assert ends_as_zip(before + _zip(comment) + after)
 
 
+def test_a_zip_whose_last_record_lies_is_seen() -> None:
+    whole = _zip()
+    at = whole.rindex(b"PK\x05\x06")
+    long_comment = whole[:-2] + b"\xff\xff"
+    assert ends_as_zip(b"x" + long_comment)  # Python's reader does not mind
+    zip64 = b"PK\x06\x06" + bytes(52) + b"PK\x06\x07" + bytes(16)
+    assert ends_as_zip(b"x" * 70_000 + zip64 + b"PK\x05\x06" + bytes(18))
+    wrong_size = whole[: at + 12] + b"\1\0\0\0" + whole[at + 16 :]
+    assert ends_as_zip(wrong_size)
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"PK\x05\x06", b"PK\x05\x06" + bytes(18), b"PK\x05\x06" * 100, bytes(70_000)]
 )
@@ -88,10 +99,17 @@ def test_pickles_of_values_call_nothing(protocol: int) -> None:
     assert runs(pickle.dumps({"a": [1, 2.0, "x"]}, protocol)) is None
 
 
+def test_a_pickle_without_end_is_seen() -> None:
+    assert runs(b"(" + b"N0" * 99_999 + b"N(cos\nsystem\nS'id'\no.") is not None
+    assert runs(b"N." * 300_000) is not None
+    assert runs(b"B\xff\xff\xff\xffcos\nsystem\n)R.") is None  # longer than what is there
+
+
 @pytest.mark.parametrize(
     "text",
     [b"", b"copyright\nconfig\n", b"(a)\n(b)\n", b"import os\nos.system('x')\n", b"# Title\n",
-     b"cat\ndog\nR\n", b"{}\n", b"N.\nhello", b"I am a line\nR"],
+     b"cat\ndog\nR\n", b"{}\n", b"N.\nhello", b"I am a line\nR",
+     b"cat\ndog\nNorth\n", b"cat\nhat\ndog\n", b"cat\nhat\nlord\n"],
 )  # fmt: skip
 def test_texts_are_no_pickles(text: bytes) -> None:
     assert runs(text) is None
