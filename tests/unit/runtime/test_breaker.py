@@ -160,3 +160,26 @@ def test_busy_passes_by_itself(pair: tuple[Circuits, Circuits, Clock]) -> None:
     assert (other.admits("r", "u"), other.state("r", "u")) == (False, "busy")
     clock.now += 2.1
     assert (other.state("r", "u"), other.admits("r", "u")) == ("closed", True)
+
+
+def test_a_clock_that_jumps_neither_opens_a_circuit_for_ever_nor_forgets_it(
+    tmp_path: Path,
+) -> None:
+    """Whatever it said when the circuit opened: within a minute and a probe somebody asks."""
+    moved = [NOW / 1000]
+    board = open_board(tmp_path)
+    circuits = Circuits(board, lambda: moved[0])
+    for jump in (86_400.0, -3600.0, -86_400.0 * 31, 40.0, -40.0):
+        url = f"http://{jump}"
+        for _ in range(FULL // FAILURE):
+            circuits.failed("r", url)
+        assert not circuits.admits("r", url)
+        moved[0] += jump
+        if jump == -40.0:  # too little to tell from a clock that was right: it waits that much more
+            assert not circuits.admits("r", url)
+            moved[0] += 41.1
+        assert circuits.admits("r", url)
+        assert not circuits.admits("r", url)  # one probe at a time, by the new clock
+        moved[0] += PROBE_MS / 1000 + 1
+        assert circuits.admits("r", url)
+    board.close()
