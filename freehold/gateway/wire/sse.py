@@ -18,25 +18,39 @@ class Events:
     """Feed it chunks as they come; it gives back the ``data`` of every event that is whole."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._held: list[bytes] = []
+        self._size = 0
+        self._half = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of the events that this chunk completes."""
-        data = self._rest + chunk if self._rest else chunk
-        half = b""
+        data, self._half = self._half + chunk if self._half else chunk, b""
         if b"\r" in data:  # at the end it may be half of a line's
-            half = b"\r" if data.endswith(b"\r") else b""
+            self._half = b"\r" if data.endswith(b"\r") else b""
             data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *whole, self._rest = data.split(b"\n\n")
-        self._rest += half
-        if len(self._rest) > LONGEST_EVENT:
-            raise EngineLost("unavailable.engine_protocol", "the engine sent an endless event")
+        if self._held:
+            if b"\n\n" not in self._held[-1][-1:] + data:
+                self._hold(data)
+                return []
+            data = b"".join((*self._held, data))
+            self._held, self._size = [], 0
+        *whole, rest = data.split(b"\n\n")
+        if rest:
+            self._hold(rest)
         return [found for event in whole if (found := _data(event)) is not None]
+
+    def _hold(self, piece: bytes) -> None:
+        """Keep a part of an event as it came: put together each time, long ones would cost dear."""
+        if piece:
+            self._held.append(piece)
+        self._size += len(piece)
+        if self._size > LONGEST_EVENT:
+            raise EngineLost("unavailable.engine_protocol", "the engine sent an endless event")
 
     @property
     def torn(self) -> bool:
         """Say whether the stream ended inside an event."""
-        return bool(self._rest.strip())
+        return any(piece.strip() for piece in self._held)
 
 
 def _data(event: bytes) -> bytes | None:

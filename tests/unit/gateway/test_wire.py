@@ -1,6 +1,7 @@
 """Bytes in, calls out; events cut, assembled, counted."""
 
 import json
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -84,6 +85,28 @@ def test_carriage_returns_and_torn_ends() -> None:
     assert events.torn
     with pytest.raises(EngineLost, match="endless"):
         Events().feed(b"data: " + b"x" * (LONGEST_EVENT + 1))
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+@pytest.mark.parametrize("size", [1, 40])
+def test_an_event_that_drips_costs_its_length_and_not_its_square(end: bytes, size: int) -> None:
+    """An engine must not hold up everybody with one long event in tiny pieces."""
+    events, lines = Events(), b"\rdata: x" * (size * 6000)
+    data, begun = b"data: x" + lines + end, time.process_time()
+    pieces = (data[at : at + size] for at in range(0, len(data), size))
+    found = [event for piece in pieces for event in events.feed(piece)]
+    found += events.feed(b"data: y\n\n")  # of a lone return nobody knows before what it was
+    assert found == [b"x" + b" x" * (size * 6000), b"y"]
+    assert not events.torn
+    assert time.process_time() - begun < 4  # put together each time it takes minutes
+
+
+def test_an_event_without_an_end_is_not_waited_for() -> None:
+    events, piece = Events(), b"x" * (1 << 16)
+    for _ in range(LONGEST_EVENT // len(piece)):
+        assert events.feed(piece) == []
+    with pytest.raises(EngineLost, match="endless"):
+        events.feed(b"x")
 
 
 def delta(index: int = 0, reason: str | None = None, **fields: Any) -> dict[str, Any]:
