@@ -4,7 +4,7 @@ import ipaddress
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from freehold.models.catalog import read_catalog
 from freehold.models.source import Origin
 from freehold.settings import Sources
 from freehold.store.blobs import measure
-from tests.house import House
+from tests.house import RUNNING, House
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -41,6 +41,18 @@ sys.addaudithook(_loopback_only)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update", action="store_true", help="write golden answers anew")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """After each test no task, no socket and no reservation is left in any gateway.
+
+    Houses of a test's own are looked at when they are closed, before that; the others here.
+    """
+    yield
+    for house in RUNNING:
+        if house.is_up:
+            house.check_nothing_left()
 
 
 @pytest.fixture(scope="session")
