@@ -19,11 +19,12 @@ from freehold.control.publish import Publisher
 from freehold.errors import Conflict, Invalid, Missing, NoCapacity
 from freehold.models.deployment import Deployment, place_of
 from freehold.models.registry import Registry
+from freehold.runtime.standing import Standing
 from freehold.settings import Runtime
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 from freehold.store.desired import put_deployment
-from freehold.store.snapshot import KeyGrant, read_snapshot
+from freehold.store.snapshot import KeyGrant, Snapshot, read_snapshot
 
 
 def test_a_document_reads_as_it_was_written() -> None:
@@ -182,6 +183,28 @@ async def test_a_change_is_in_force_only_when_every_gateway_says_so(tmp_path: Pa
     assert publisher.load(["a"]).inflight == {"r": 2}
     assert publisher.load(["a", "b"]).settled is False
     assert read_snapshot(tmp_path / "snapshot.json").keys == keys
+
+
+async def test_gateways_are_heard_at_once_when_somebody_asks_how_they_stand(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path / "snapshot.json")
+    revision = publisher.publish({}, {}, "u", "s", ready=True)
+    answers: list[Snapshot | None] = []
+
+    async def gateway() -> None:
+        for tasks in (1, 2):
+            door = Standing(tasks=tasks)
+            answers.append(await publisher.answer("a", revision, {}, {}, 30, door))
+
+    asking = asyncio.create_task(gateway())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(publisher.hear(["a"], 5), 2)
+    assert publisher.sightings["a"].door.tasks == 2
+    assert answers == [None]  # there was nothing new to tell
+    begun = asyncio.get_running_loop().time()
+    await publisher.hear(["a", "away"], 0.1)  # who is away is waited for no longer than that
+    assert asyncio.get_running_loop().time() - begun < 2
+    await asking
+    assert answers == [None, None]
 
 
 def test_one_control_a_home(tmp_path: Path) -> None:
