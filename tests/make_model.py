@@ -22,9 +22,11 @@ def model(
     tokens: int = TOKENS,
     context: int = 512,
     idle: int = 0,
+    experts: int = 0,
 ) -> Path:
     """Write a Llama of about 300,000 parameters, 32-bit floats.
 
+    With ``experts``, each layer has so many, of which a token sees two.
     ``idle`` layers more change nothing: such a model writes what the one without them does, slower.
     """
     header = read_header(starter)
@@ -44,6 +46,8 @@ def model(
         "llama.rope.dimension_count": WIDTH // HEADS,
         "llama.context_length": context,
     }
+    if experts:
+        numbers |= {"llama.expert_count": experts, "llama.expert_used_count": 2}
     for key in ("general.file_type", "llama.attention.key_length", "llama.attention.value_length"):
         entries.pop(key, None)
     entries |= {key: entry(key, number) for key, number in numbers.items()}
@@ -61,7 +65,12 @@ def model(
             ("ffn_up", (WIDTH, INNER)),
             ("ffn_down", (INNER, WIDTH)),
         ):
-            shapes[f"blk.{layer}.{name}.weight"] = shape
+            if experts and name in ("ffn_gate", "ffn_up", "ffn_down"):
+                shapes[f"blk.{layer}.{name}_exps.weight"] = (*shape, experts)
+            else:
+                shapes[f"blk.{layer}.{name}.weight"] = shape
+        if experts:
+            shapes[f"blk.{layer}.ffn_gate_inp.weight"] = (WIDTH, experts)
     shapes["output_norm.weight"] = (WIDTH,)
     if not tied:
         shapes["output.weight"] = (WIDTH, vocabulary)

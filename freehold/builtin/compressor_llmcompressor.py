@@ -50,6 +50,8 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     after: list[list[float]]
     agrees: list[list[float]]
     seconds: float
+    cpu_seconds: float
+    peak_memory: int
     device: str
 
     @property
@@ -109,22 +111,18 @@ class LLMCompressor:
             "judge": commission.texts.judge,
         }
         found: list[tuple[Scheme, dict[str, Path]]] = []
-        told: dict[str, Any] = {}
         for line in self._lines(order, scratch, version.row.bytes, progress):
             if "scheme" in line:
                 scheme = msgspec.convert(line["scheme"], Scheme)
                 found.append((scheme, _files(commission.files, scratch / scheme.scheme)))
                 if aimed.target is None and scheme.loss.high <= aimed.loss:
                     break
-            told = line.get("done", told)
         scheme, files = pick(found, aimed)
         return Made(
             files=files,
-            method=f"llm-compressor, {scheme.scheme}",
+            method=f"llm-compressor, {scheme.scheme} on {scheme.device}",
             aim=aimed,
-            measured=_measured(
-                version, tensors, scheme, found, files, told, len(commission.texts.learn)
-            ),
+            measured=_measured(version, tensors, scheme, found, files, len(commission.texts.learn)),
             launch=Found(settings=version.settings),
         )
 
@@ -279,7 +277,6 @@ def _measured(
     scheme: Scheme,
     found: list[tuple[Scheme, dict[str, Path]]],
     files: Mapping[str, Path],
-    told: Mapping[str, Any],
     learned: int,
 ) -> Measured:
     held = {tensor.name: tensor for tensor in _tensors(files)}
@@ -304,8 +301,8 @@ def _measured(
         tensors=rows,
         line=tuple(Point(_size(made), each.loss.mean) for each, made in found),
         seconds={each.scheme: each.seconds for each, _ in found},
-        cpu_seconds=float(told.get("cpu_seconds", 0.0)),
-        peak_memory=int(told.get("peak_memory", 0)),
+        cpu_seconds=scheme.cpu_seconds,
+        peak_memory=scheme.peak_memory,
     )
 
 

@@ -92,7 +92,13 @@ class Work:
         self.tell({"stage": f"make {scheme}", "share": 0.0})
         self._oneshot(scheme, target)
         found = self._compare(self.model(str(target)), scheme)
-        found |= {"scheme": scheme, "seconds": round(time.monotonic() - began, 2)}
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        found |= {
+            "scheme": scheme,
+            "seconds": round(time.monotonic() - began, 2),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+            "peak_memory": usage.ru_maxrss * 1024,
+        }
         _keep(told, found)
         return found
 
@@ -203,9 +209,7 @@ def main() -> int:
         text = f"llm-compressor cannot do this: {type(error).__name__}: {error}"[:600]
         tell({"error": {"kind": "invalid", "code": "invalid.checkpoint", "message": text}})
         return 1
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = round(usage.ru_utime + usage.ru_stime, 1)
-    tell({"done": {"cpu_seconds": cpu, "peak_memory": usage.ru_maxrss * 1024}})
+    tell({"done": True})
     return 0
 
 

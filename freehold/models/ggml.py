@@ -19,7 +19,7 @@ from freehold.errors import Unavailable
 from freehold.models.gguf import TENSOR_TYPES
 
 TYPE_NUMBERS = MappingProxyType({name: number for number, (name, _, _) in TENSOR_TYPES.items()})
-MUL_MAT, GET_ROWS = 29, 40
+MUL_MAT, MUL_MAT_ID, GET_ROWS = 29, 30, 40
 """Operations, by ggml's numbers."""
 ROWS_AT_ONCE = 1024 * 1024
 """Elements that are held as 32-bit floats at once and thread."""
@@ -249,7 +249,7 @@ def _check(found: Any) -> None:
         (context.n_outputs_max, context.n_outputs_max_per_seq, context.pooling_type),
         (context.flash_attn_type, context.yarn_beta_slow, context.type_k, context.type_v),
         (context.embeddings, context.offload_kqv, context.swa_full, context.kv_unified),
-        (found.ggml_op_name(MUL_MAT), found.ggml_op_name(GET_ROWS)),
+        tuple(map(found.ggml_op_name, (MUL_MAT, MUL_MAT_ID, GET_ROWS))),
         found.ggml_tensor_overhead() - c.sizeof(TensorStruct),
     )
     known = (
@@ -259,7 +259,7 @@ def _check(found: Any) -> None:
         (0, 1, -1),
         (-1, -1.0, 1, 1),
         (False, True, True, False),
-        (b"MUL_MAT", b"GET_ROWS"),
+        (b"MUL_MAT", b"MUL_MAT_ID", b"GET_ROWS"),
         32,
     )
     if said != known:

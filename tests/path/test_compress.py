@@ -211,6 +211,9 @@ def test_killed_while_its_launch_is_searched_it_goes_on_with_the_file_that_is_th
     job = start(house)
     folder = eventually(lambda: scratch(house), "scratch")[0]
     eventually(lambda: (folder / "measured.json").exists(), "the file is made")
+    told = house.call("GET", f"/api/jobs/{job['id']}").json
+    assert told["stage"] != "queued"
+    assert 0 <= told["done"] <= told["total"] > 0
     made = (folder / "compressed.gguf").stat().st_mtime_ns
     house.kill_control()
     assert (folder / "job.json").exists()  # made and measured, and no version yet

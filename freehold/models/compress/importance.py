@@ -1,7 +1,8 @@
 """How much each column of a matrix matters: the mean square of what it is multiplied with.
 
 The model reads the calibration text; at each multiplication with a weight ggml sums the squares
-of the other side. Weights that share an input share the sums. In children only.
+of the other side. Weights that share an input share the sums; so do the
+experts of a mixture, whichever of them a token went to. In children only.
 
 Engines round that other side too, to eight bits of the largest value in a block. Where a few inputs
 are huge, what shares a block with them is lost, whatever the weights are: so the mean square of the
@@ -14,7 +15,7 @@ from itertools import count as count_from
 from typing import Any
 
 from freehold.models import ggml
-from freehold.models.ggml import GET_ROWS, MUL_MAT, TensorStruct
+from freehold.models.ggml import GET_ROWS, MUL_MAT, MUL_MAT_ID, TensorStruct
 from freehold.models.llama import Context, Model, Readers
 
 Progress = Callable[[int], None]
@@ -43,7 +44,7 @@ class Watcher:
 
     def __call__(self, node: TensorStruct, ask: bool) -> bool:
         """Answer whether this node is wanted, or take it in."""
-        if node.op not in (MUL_MAT, GET_ROWS) or not node.src[0]:
+        if node.op not in (MUL_MAT, MUL_MAT_ID, GET_ROWS) or not node.src[0]:
             return not ask
         weight = TensorStruct.from_address(node.src[0])
         name = weight.name.decode(errors="replace")

@@ -111,6 +111,19 @@ def test_importance_is_the_mean_square_of_what_comes_in(tiny: Path) -> None:
         assert list(peaks[name]) == pytest.approx(largest, rel=2e-3)
 
 
+def test_experts_share_what_comes_in_for_any_of_them(weights: Path, tmp_path: Path) -> None:
+    loaded = Model(model(weights, tmp_path / "experts.gguf", experts=4))
+    router, gate = "blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_exps.weight"
+    down = "blk.0.ffn_down_exps.weight"
+    wanted = {router: 64, gate: 64, down: 256}
+    found, _ = collect(loaded, wanted, [[*range(300, 340)]], 1, lambda _: None)
+    loaded.close()
+    assert set(found) == set(wanted)
+    # A router reads what its experts read, by an operation of its own.
+    assert list(found[gate]) == pytest.approx(list(found[router]), rel=1e-4)
+    assert min(found[down]) > 0
+
+
 def test_what_rounding_of_inputs_costs_is_foreseen() -> None:
     rows, cols, count = 16, 256, 50
     matrix, inputs = normal(rows * cols, 4), normal(count * cols, 5)

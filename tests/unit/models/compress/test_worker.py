@@ -103,6 +103,20 @@ def test_killed_at_every_stage_it_comes_to_the_same(
     assert not {name for name in left if "partial" in name or "logp" in name}
 
 
+def test_the_experts_of_a_mixture_become_smaller_like_all_else(
+    weights: Path, tmp_path: Path
+) -> None:
+    source = model(weights, tmp_path / "experts.gguf", experts=4)
+    found = child(order(source, tmp_path / "scratch"))["measured"]
+    rows = {row["name"]: row for row in found["tensors"]}
+    for role in ("gate", "up", "down"):
+        row = rows[f"blk.1.ffn_{role}_exps.weight"]
+        assert row["bytes_after"] < 0.6 * row["bytes_before"], row
+        assert row["loss"] > 0
+    assert rows["blk.1.ffn_gate_inp.weight"]["after"] == "F32"  # everything depends on it
+    assert found["bytes_after"] < 0.5 * found["bytes_before"]
+
+
 @pytest.mark.parametrize(
     ("stage", "most"),
     [("reference", 100_000), ("predictions", 900_000), ("build", 100_000)],
