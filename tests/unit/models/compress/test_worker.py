@@ -103,6 +103,34 @@ def test_killed_at_every_stage_it_comes_to_the_same(
     assert not {name for name in left if "partial" in name or "logp" in name}
 
 
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "freehold.models.compress.worker"],
+                         stdin=subprocess.PIPE)
+child.stdin.write(sys.stdin.buffer.read())
+child.stdin.close()
+time.sleep(600)
+"""
+
+
+def test_it_ends_with_its_parent(weights: Path, tmp_path: Path) -> None:
+    """Whoever goes on in the next life must not wait until a stage is over."""
+    source = model(weights, tmp_path / "larger.gguf", tokens=24_000)
+    asked = order(source, tmp_path / "scratch")
+    argv = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(asked)
+        parent.stdin.close()
+        assert b"stage" in parent.stdout.readline()
+        parent.kill()
+        # Its own end of the pipe is the child's: it ends when the child does.
+        rest = parent.stdout.read()
+    assert b"measured" not in rest
+    assert not (tmp_path / "scratch" / "measured.json").exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "most"),
     [("reference", 100_000), ("predictions", 900_000), ("build", 100_000)],
