@@ -3,6 +3,7 @@
 import ctypes as c
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count as count_from
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -169,6 +170,8 @@ class Readers:
 
     def __init__(self, contexts: Sequence[Context]) -> None:
         self.model = contexts[0].model
+        self.told: Callable[[int], None] = lambda _: None
+        """Told how many of the items are done, by ``each``, in any thread."""
         self._free: SimpleQueue[Context] = SimpleQueue()
         self._contexts = contexts
         for context in contexts:
@@ -178,12 +181,15 @@ class Readers:
     def each(self, read: Callable[[Context, Item], Result], items: Iterable[Item]) -> list[Result]:
         """Return what ``read`` made of each item, in order."""
 
+        done = count_from(1)
+
         def take(item: Item) -> Result:
             context = self._free.get()
             try:
                 return read(context, item)
             finally:
                 self._free.put(context)
+                self.told(next(done))
 
         return list(self._pool.map(take, items))
 

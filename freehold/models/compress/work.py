@@ -126,7 +126,7 @@ class Work:
         """Return the model in eight bits: what is learned about it is learned from that."""
         path = self.scratch / "stand-in.gguf"
         if not path.exists():
-            total = sum(tensor.elements for tensor in weights.header.tensors)
+            total = sum(tensor.elements for tensor in weights.header.tensors) * 34 / 32
             rewrite(
                 weights.path, path,
                 lambda t: STAND_IN if kinds.is_matrix(t) else t.type, self.threads,
@@ -366,14 +366,23 @@ class Work:
         try:
             reading = self.readers(model, cache)
             try:
+                self.show(reading, stage, ruler)
                 if enough is None or isinstance(ruler, Embeddings):
                     return ruler.score(reading)
                 few = ruler.part(0, FEW).score(reading)
-                return few if enough(few) else few + ruler.part(FEW, sys.maxsize).score(reading)
+                if enough(few):
+                    return few
+                self.show(reading, stage, ruler, FEW)
+                return few + ruler.part(FEW, sys.maxsize).score(reading)
             finally:
                 reading.close()
         finally:
             model.close()
+
+    def show(self, reading: Readers, stage: str, ruler: Ruler, before: int = 0) -> None:
+        """Let what is read from now on be progress of a stage; ``before`` texts are done."""
+        every = max(1, len(ruler.texts))
+        reading.told = lambda done: self.progress(stage, min(1.0, (before + done) / every))
 
     def readers(self, model: Model, cache: str = "F16") -> Readers:
         """Return contexts of a model, one a thread."""

@@ -9,6 +9,7 @@ import fcntl
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ TRIES = 3
 """Files that are built at most: each is nearer to what was asked for than the one before."""
 FAR = 0.5
 """Share of the allowed loss below which a file is far from as small as it might be."""
+PARENT_SEEN = 0.5
+"""Seconds after which a child looks whether its parent is there."""
 CACHES = ("Q8_0", "Q4_0")
 
 
@@ -53,8 +56,10 @@ def compress(order: Order, say: object) -> Measured:
     learn, probe, texts = work.texts(model)
     reading = work.readers(model)
     ruler, floor = work.ruler(texts, "judge"), work.ruler(probe, "floor")
-    work.progress("reference", 0.5)
+    work.progress("reference", 0.0)
+    work.show(reading, "reference", ruler)
     ruler.learn(reading)
+    work.show(reading, "reference", ruler, len(ruler.texts))
     floor.learn(reading)
     reading.close()
     model.close()
@@ -271,8 +276,16 @@ def alone(scratch: Path, patience: float = 60.0) -> int:
             time.sleep(0.2)
 
 
+def end_with(parent: int) -> None:
+    """End when the parent is no more: stages may take minutes, and the next life wants the lock."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SEEN)
+    os._exit(1)
+
+
 def main() -> None:
     """Read the order, work, say how it went."""
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     told = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever native code prints is no line of ours

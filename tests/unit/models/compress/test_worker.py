@@ -117,6 +117,34 @@ def test_the_experts_of_a_mixture_become_smaller_like_all_else(
     assert found["bytes_after"] < 0.5 * found["bytes_before"]
 
 
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "freehold.models.compress.worker"],
+                         stdin=subprocess.PIPE)
+child.stdin.write(sys.stdin.buffer.read())
+child.stdin.close()
+time.sleep(600)
+"""
+
+
+def test_it_ends_with_its_parent(weights: Path, tmp_path: Path) -> None:
+    """Whoever goes on in the next life must not wait until a stage is over."""
+    source = model(weights, tmp_path / "larger.gguf", tokens=24_000)
+    asked = order(source, tmp_path / "scratch")
+    argv = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(asked)
+        parent.stdin.close()
+        assert b"stage" in parent.stdout.readline()
+        parent.kill()
+        # Its own end of the pipe is the child's: it ends when the child does.
+        rest = parent.stdout.read()
+    assert b"measured" not in rest
+    assert not (tmp_path / "scratch" / "measured.json").exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "most"),
     [("reference", 100_000), ("predictions", 900_000), ("build", 100_000)],
