@@ -62,8 +62,23 @@ def test_a_build_survives_a_kill_is_tried_used_and_removed(
     listed = own_house.json("engine", "list")
     assert [each["id"] for each in listed] == ["wheel", built["id"]]
     assert not (own_house.home / "scratch" / "engines").exists()
+    # Were it measured faster, it is what deployments get by themselves.
+    notes = own_house.home / "engines" / built["id"] / "build.json"
+    measured = notes.read_text()
+    known = json.loads(measured)
+    known["matches"][0]["build"] = {"reading": 150, "writing": 100, "eight": 100}
+    known["matches"][0]["wheel"] = {"reading": 100, "writing": 100, "eight": 100}
+    notes.write_text(json.dumps(known))
+    assert own_house.json("engine", "list")[1]["chosen_for"] == ["llama"]
+    desired = own_house.deployment()["desired"]
+    assert own_house.call("PUT", "/api/deployments/smol", desired | {"slots": 3}).status == 200
+    eventually(lambda: _build_of(own_house) == built["id"], "chosen by itself")
+    assert own_house.chat().status == 200
     # It is no faster, so nobody gets it who does not ask.
-    body = own_house.deployment()["desired"] | {"build": built["id"]}
+    notes.write_text(measured)
+    assert own_house.call("PUT", "/api/deployments/smol", desired).status == 200
+    eventually(lambda: _build_of(own_house) == "wheel", "the wheel again")
+    body = desired | {"build": built["id"]}
     assert own_house.call("PUT", "/api/deployments/smol", body).status == 200
     eventually(lambda: _build_of(own_house) == built["id"], "it runs on the build")
     assert own_house.chat().status == 200
