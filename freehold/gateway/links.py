@@ -20,7 +20,7 @@ from freehold.gateway.watch import Watch, too_slow
 from freehold.store.snapshot import Target, Trust
 
 IDLE = 30.0
-"""Seconds after which a connection that nobody uses is closed."""
+"""Seconds after which a connection that nobody uses is closed, when there is an occasion."""
 MOST_IDLE = 256
 MOST_ROADS = 1024
 
@@ -131,8 +131,7 @@ class Links:
         link.empty()
         now = link.idle_since = self._loop.time()
         road.idle.append(link)
-        while road.idle[0].idle_since < now - IDLE or not road.idle[0].usable:
-            road.idle.popleft().close()
+        _trim(road, now - IDLE)
 
     def close(self) -> None:
         """Close every connection that nobody uses."""
@@ -142,6 +141,8 @@ class Links:
     def _open(self, target: Target, stamp: Stamp) -> Road:
         for gone in [self._roads.pop(known) for known in self._overdue(target)]:
             _empty(gone)
+        for other in self._roads.values():  # engines that start anew listen elsewhere
+            _trim(other, self._loop.time() - IDLE)
         tls = _tls(target.trust) if target.url.startswith("https://") else None
         road = self._roads[target] = Road(target, stamp, tls)
         return road
@@ -151,6 +152,12 @@ class Links:
         if len(self._roads) >= MOST_ROADS:
             return list(self._roads)
         return [target] if target in self._roads else []
+
+
+def _trim(road: Road, since: float) -> None:
+    """Close what nobody has used since then."""
+    while road.idle and (road.idle[0].idle_since < since or not road.idle[0].usable):
+        road.idle.popleft().close()
 
 
 def _empty(road: Road) -> None:

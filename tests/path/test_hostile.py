@@ -91,6 +91,14 @@ async def chatty(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.write(chunk(after) + chunk(DONE) + chunk(event("more") + b"\n\n") + chunk(b""))
 
 
+async def dying(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """It begins, where it streams, and is gone after a while."""
+    if b'"stream":true' in request:
+        writer.write(EVENTS + chunk(event("Hel")))
+    await asyncio.sleep(0.4)
+    writer.transport.abort()
+
+
 def words_of(request: bytes) -> str:
     found: str = json.loads(request.partition(b"\r\n\r\n")[2])["messages"][0]["content"]
     return found
@@ -122,6 +130,7 @@ async def moody(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamW
 
 ENGINES: dict[str, Say] = {
     "chatty": chatty,
+    "dying": dying,
     "moody": moody,
     "paced": paced,
     "slow": slow,
@@ -358,3 +367,29 @@ def test_clients_that_do_not_wait_for_answers_get_them_in_order(place: House, ru
             answers.read(int(headers[b"content-length"]))
             found.append((status, headers.get(b"x-freehold-deployment")))
     assert found == [(200, b"paced"), (200, b"well"), (404, None), (200, b"well")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("then", ["replaced", "removed"])
+def test_a_deployment_may_change_while_its_replica_dies(
+    place: House, rude: Rude, stream: bool, then: str
+) -> None:
+    name = f"{then}-{stream:d}"
+    deploy(place, name, rude.base("dying", name))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, place, name, stream=stream)
+        eventually(lambda: rude.asked[f"dying.{name}"], "it is asked")
+        if then == "replaced":
+            deploy(place, name, rude.base("well", name))
+        else:
+            assert place.call("DELETE", f"/api/deployments/{name}").status == 200
+        answer = asked.result()
+    (record,) = place.audit(id=answer.headers["x-freehold-request"])
+    if then == "replaced":
+        text = answer.body.decode().replace(": ", ":")
+        assert "".join(re.findall(r'"content":"([^"]*)"', text)) == "Hello"
+        assert (record["outcome"], record["attempts"]) == ("ok", 2)
+    else:
+        assert b'"error"' in answer.body
+        assert b"[DONE]" not in answer.body
+        assert record["outcome"] != "ok"

@@ -8,6 +8,7 @@ import pytest
 
 from freehold.errors import EngineLost, TooSlow
 from freehold.gateway.alarm import Alarms
+from freehold.gateway.faults import EngineFault
 from freehold.gateway.link import HIGH_WATER, LONGEST_HEAD, Link, Lost
 from freehold.gateway.links import Links
 from freehold.gateway.upstream import Upstream
@@ -345,6 +346,42 @@ async def test_no_connection_outlives_the_way_it_was_opened_for(way: str, tmp_pa
             other.close()
         answer.close()
         await asyncio.wait_for(ended.wait(), 2)
+        upstream.close()
+
+
+async def test_connections_to_engines_that_are_no_more_asked_do_not_stay() -> None:
+    async with serving(saying_well) as old, serving(saying_well) as new:
+        links = Links()
+        upstream = Upstream(links, Alarms(asyncio.get_running_loop()))
+        for port in (old, new):
+            await upstream.document(CALL, target(port), watch(), [])
+            (link,) = links.road(target(port)).idle
+            link.idle_since -= 100
+        assert not links.road(target(old)).idle
+        upstream.close()
+
+
+async def saying_well(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(OK + b"content-length: 2\r\n\r\n{}")
+    await reader.read()
+
+
+@pytest.mark.parametrize("stays", [0, 1])
+async def test_an_answer_that_comes_before_the_request_was_read_is_an_answer(stays: float) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 No\r\nconnection: close\r\ncontent-length: 3\r\n\r\nNo!")
+        await writer.drain()
+        await asyncio.sleep(stays)
+
+    text = msgspec.Raw(msgspec.json.encode([{"role": "user", "content": "x" * (8 << 20)}]))
+    long = msgspec.structs.replace(CALL, fields={"messages": text})
+    async with serving(speak) as port:
+        upstream = fresh()
+        with pytest.raises(EngineFault) as caught:
+            await upstream.document(long, target(port), watch(headers=5), [])
+        assert caught.value.status == 413
         upstream.close()
 
 
