@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -86,6 +86,14 @@ class Uploads:
     def remove(self, digest: str) -> None:
         """Delete a blob."""
         self._place(digest).unlink(missing_ok=True)
+
+    def stored(self) -> int:
+        """Return the bytes on disk of all uploads and blobs."""
+        total = 0
+        for path in (*self._uploads.glob("*/*"), *self._blobs.iterdir()):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
     def digests(self) -> list[str]:
         """Return the digests (hex) of all blobs."""

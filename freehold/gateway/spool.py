@@ -172,8 +172,11 @@ def _write_out(file: IO[bytes], start: int, count: int) -> None:
 
 
 def too_large(limit: int) -> TooLarge:
-    """Return the error for a blob that is larger than the settings allow."""
-    return TooLarge("invalid.size", f"a blob is at most {limit} bytes: registry.blob_limit")
+    """Return the error for a blob that is larger than the settings, or a quota, allow."""
+    return TooLarge(
+        "invalid.size",
+        f"a blob is at most {limit} bytes: registry.blob_limit, or what a quota leaves",
+    )
 
 
 def no_space() -> Unavailable:

@@ -66,6 +66,21 @@ class Room:
             with self._lock:
                 self._coming.pop(id(claim), None)
 
+    def left(self, by: str, waiting: int) -> int | None:
+        """Return how many bytes ``by`` may still send to our registry, None for any number.
+
+        ``waiting`` bytes were sent there, by whomever, and are no version yet.
+        """
+        limits = self._limits(by)
+        held = self._held() if limits.keys() - {HOME} else {}
+        left = [
+            quota - self._blobs.stored() - waiting
+            if subject == HOME
+            else quota - sum(held.get(subject, {}).values())
+            for subject, quota in limits.items()
+        ]
+        return max(0, min(left)) if left else None
+
     def admits(self, by: str, artifacts: Sequence[Artifact]) -> None:
         """Raise ``Exhausted`` when a version of these files, stored already, would be too much."""
         limits = self._limits(by)

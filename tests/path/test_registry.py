@@ -124,6 +124,19 @@ def test_uploads_in_chunks_go_on_in_order(served: House) -> None:
     assert code(ask(served, "GET", place)) == "BLOB_UPLOAD_UNKNOWN"
 
 
+def test_what_waits_to_be_a_version_counts_as_well(new_house: Callable[..., House]) -> None:
+    settings = '[registry]\nquota = 100000\nquotas = {"principal:eve" = 5000}\n'
+    house = new_house(empty=True, settings=settings).start()
+    assert upload(house, "m", bytes(60_000)).status == 201
+    refused = upload(house, "m", bytes(50_000))
+    assert (refused.status, code(refused)) == (413, "SIZE_INVALID")
+    assert upload(house, "m", bytes(30_000)).status == 201
+    eve = house.call("POST", "/api/keys", {"principal": "eve", "role": "operator"}).json["key"]
+    path = f"/v2/m/blobs/uploads/?digest={digest(bytes(6000))}"
+    assert house.call("POST", path, bytes(6000), key=eve).status == 413
+    assert ask(house, "POST", path, bytes(6000)).status == 201
+
+
 def test_other_bytes_than_the_digest_are_not_kept(served: House) -> None:
     wrong = digest(b"something else")
     answer = ask(served, "POST", f"/v2/wrong/blobs/uploads/?digest={wrong}", MODEL)

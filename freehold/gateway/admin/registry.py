@@ -201,12 +201,21 @@ class Request:
             if self.method == "PUT":
                 check_digest(self.query.get("digest", ""))
             self._check_range(size)
-            told = [(FILE, quote(str(path))), (START, str(size)),
-                    (LENGTH, str(self.control.settings.registry.blob_limit))]  # fmt: skip
+            limit = self.control.settings.registry.blob_limit
+            left = await asyncio.to_thread(self._left)
+            if left is not None:
+                limit = min(limit, size + left)
+            told = [(FILE, quote(str(path))), (START, str(size)), (LENGTH, str(limit))]
             return Whole(200, told, b"")
         if self.method == "PATCH":
             return Whole(202, self._standing(upload, size), b"")
         return await self._finish(path, self.query.get("digest", ""))
+
+    def _left(self) -> int | None:
+        """Return how many bytes the asker may still send, None for any number."""
+        settings = self.control.settings.registry
+        waiting = self.repositories.uploads.stored() if settings.quota else 0
+        return self.control.room.left(self.principal.name, waiting)
 
     async def _begin(self) -> Last:
         digest, origin = self.query.get("mount"), self.query.get("from")

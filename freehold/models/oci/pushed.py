@@ -43,18 +43,22 @@ class Pushed:
         files: dict[str, Path] = {}
         raw: dict[str, str] = {}
         for number, layer in enumerate(self._chosen.files):
-            blob = self._place(layer.blob.sha256)
             if layer.packed == media.RAW:
                 assert layer.name is not None
                 # Another name for the same bytes: taking them in moves the name, not the bytes.
                 target = scratch / f"layer-{number}"
                 target.unlink(missing_ok=True)
-                os.link(blob, target)
+                self._link(layer.blob.sha256, target)
                 files[layer.name], raw[layer.name] = target, layer.blob.sha256
                 continue
             folder = scratch / f"unpacked-{number}"
             folder.mkdir(exist_ok=True, mode=0o700)
-            found = unpack(blob, layer.packed, folder, lambda n: progress("unpack", n, 0))
+            found = unpack(
+                self._place(layer.blob.sha256),
+                layer.packed,
+                folder,
+                lambda n: progress("unpack", n, 0),
+            )
             if files.keys() & found.keys():
                 raise Invalid("invalid.artifact", "two layers hold a file of one name")
             files |= found
@@ -75,6 +79,12 @@ class Pushed:
             if self._chosen.signature
             else None,
         )
+
+    def _link(self, digest: str, target: Path) -> None:
+        try:
+            os.link(self._place(digest), target)
+        except FileNotFoundError:  # another push made a version of it: now it lies there
+            os.link(self._place(digest), target)
 
     def _read(self, digest: str) -> str | None:
         data = self._small(digest)

@@ -222,3 +222,12 @@ def test_a_tail_that_no_tensor_owns_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gguf() + bytes(32))
     with pytest.raises(Invalid, match="32 bytes at its end belong to no tensor"):
         read_header(path)
+
+
+@pytest.mark.parametrize(("tensors", "keys"), [(100_001, 0), (0, 10_001)])
+def test_more_parts_than_any_model_has_are_not_read(
+    tmp_path: Path, tensors: int, keys: int
+) -> None:
+    (tmp_path / "m").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + bytes(8_000_000))
+    with pytest.raises(Invalid, match="more than the file holds"):
+        read_header(tmp_path / "m")
