@@ -1,18 +1,22 @@
 """``source.oci``: an artifact of an OCI registry, ModelPack or plain."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pyreqwest.client import SyncClient
 
-from freehold.errors import Invalid
+from freehold.errors import Invalid, Missing
 from freehold.models.download import open_client
 from freehold.models.oci import media
 from freehold.models.oci.access import open_access
+from freehold.models.oci.attached import bundles_of
 from freehold.models.oci.choose import Layer, choose, only_model
 from freehold.models.oci.manifest import Index, Manifest, read_manifest
 from freehold.models.oci.reference import Reference, read_reference
 from freehold.models.oci.remote import Repository
 from freehold.models.oci.unpack import check_packing, unpack
+from freehold.models.papers import MOST_SIGNATURES
+from freehold.models.signing.bundle import MEDIA_TYPE
 from freehold.models.source import Fetched, Origin, Progress
 from freehold.settings import Sources, environment
 
@@ -127,7 +131,25 @@ def _bring(
         licence=(manifest.annotations or {}).get("org.opencontainers.image.licenses"),
         card=card.decode("utf-8", "replace") if card else None,
         signature=signed,
+        attached=_attached(repository, digest),
     )
+
+
+def _attached(repository: Repository, digest: str) -> tuple[bytes, ...]:
+    """Return the signatures that the registry has about an artifact; whose count is seen later.
+
+    What is no sound signature is passed over: where one is required, it is missed then.
+    """
+    found: list[bytes] = []
+    with suppress(Invalid):
+        for each in repository.referrers(digest, MEDIA_TYPE)[:MOST_SIGNATURES]:
+            with suppress(Invalid, Missing):
+                data, _, kind = repository.manifest(each.digest)
+                manifest = read_manifest(data, kind)
+                if isinstance(manifest, Manifest):
+                    blobs = bundles_of(manifest)[:1]
+                    found += [repository.small(blob, SIGNATURE_BYTES) for blob in blobs]
+    return tuple(found)
 
 
 def _fetch(

@@ -5,6 +5,8 @@ from freehold.control.jobs import Job
 from freehold.errors import Invalid
 from freehold.models.download import open_client
 from freehold.models.oci.access import open_access
+from freehold.models.oci.attached import attach
+from freehold.models.oci.manifest import MANIFEST
 from freehold.models.oci.pack import Package, pack
 from freehold.models.oci.reference import Reference, read_reference
 from freehold.models.oci.remote import Repository
@@ -72,3 +74,8 @@ def _send(
             repository.put_bytes(data)
         # Last: whoever finds the manifest finds all that it names.
         repository.put_manifest(package.manifest, package.media_type, reference.label)
+        for row in control.papers.signatures(version.row.model, version.row.number):
+            made = attach(row.bundle, package.manifest, package.media_type)
+            for data in made.blobs.values():
+                repository.put_bytes(data)
+            repository.put_manifest(made.manifest, MANIFEST, made.digest)

@@ -1,5 +1,6 @@
 """What is pushed to our own registry, on its way to being a version: checked, scanned, visible."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from freehold.control.repositories import Repositories
 from freehold.errors import Conflict, Invalid
 from freehold.models.oci import media
+from freehold.models.oci.attached import bundles_of
 from freehold.models.oci.choose import Chosen, choose
 from freehold.models.oci.manifest import Index, Manifest, blobs_of, digest_of, read_manifest
 from freehold.models.oci.pushed import Pushed
@@ -82,7 +84,22 @@ class Pushes:
         )
         tag = None if label.startswith("sha256:") else label
         self._repositories.keep(row, tag)
+        if isinstance(found, Manifest) and found.subject is not None:
+            self._sign(repository, found.subject.digest, found, shop, now, by)
         return number
+
+    def _sign(
+        self, repository: str, subject: str, found: Manifest, shop: Workshop, now: float, by: str
+    ) -> None:
+        """Keep a signature over a version with it, too; others are only served again."""
+        version = self._repositories.version_of(repository, subject)
+        if version is None:
+            return
+        for blob in bundles_of(found):
+            place, _ = self._repositories.blob(repository, blob.digest)
+            bundle = place if isinstance(place, bytes) else place.read_bytes()
+            with suppress(Invalid):
+                shop.papers.sign(version, bundle, now, by)
 
     def _import(
         self,

@@ -22,7 +22,9 @@ from freehold.errors import (
     Unavailable,
 )
 from freehold.models.admission import check_released
+from freehold.models.oci.attached import Attached, attach
 from freehold.models.oci.manifest import (
+    MANIFEST,
     Manifest,
     blobs_of,
     read_manifest,
@@ -136,9 +138,11 @@ class Repositories:
             for artifact in version.artifacts:
                 if artifact.digest == hexadecimal:
                     return self._blobs.path(hexadecimal), artifact.bytes
-            package = self._pack(version)
-            if digest in package.small:
-                return package.small[digest], len(package.small[digest])
+            small = dict(self._pack(version).small)
+            for attached in self._attached(version):
+                small |= attached.blobs
+            if digest in small:
+                return small[digest], len(small[digest])
         raise Missing("missing.blob", f"{repository} has no blob {digest:.100}")
 
     def check_leaving(self, repository: str, digest: str) -> None:
@@ -200,11 +204,14 @@ class Repositories:
         raise Missing("missing.manifest", f"{repository} has no manifest {label:.100}")
 
     def referrers(self, repository: str, digest: str) -> list[dict[str, object]]:
-        """Return the descriptors of what refers to a manifest."""
+        """Return the descriptors of what refers to a manifest: pushed, or signatures kept here."""
         check_digest(digest)
         with self._database.reading() as connection:
             pushed = rows.manifests_of(connection, repository)
-        return [_describe(row) for row in pushed if row.subject == digest and self._stands(row)]
+        found = [_describe(row) for row in pushed if row.subject == digest and self._stands(row)]
+        version = self.version_of(repository, digest)
+        found += [each.described for each in self._attached(version)] if version else []
+        return list({each["digest"]: each for each in found}.values())
 
     def sweep(self, seconds: float) -> int:
         """Delete what nobody goes on with, or names any more; return how many blobs."""
@@ -250,6 +257,19 @@ class Repositories:
         package = self._pack(version)
         return Found(content=package.manifest, media_type=package.media_type, digest=package.digest)
 
+    def version_of(self, repository: str, digest: str) -> Version | None:
+        """Return the version that a manifest is served for."""
+        versions = self.versions(repository)
+        return next((each for each in versions if self._packed(each).digest == digest), None)
+
+    def _attached(self, version: Version) -> list[Attached]:
+        """Return the signatures over a version, as artifacts that refer to it."""
+        kept = self._papers.signatures(version.row.model, version.row.number)
+        if not kept:
+            return []
+        subject = self._packed(version)
+        return [attach(row.bundle, subject.content, subject.media_type) for row in kept]
+
     def aliases(self, repository: str) -> dict[str, int]:
         """Return the aliases of the model that a repository is."""
         return self._registry.aliases(repository)
@@ -261,15 +281,14 @@ class Repositories:
             row = rows.manifest_of(connection, repository, digest)
         if row is not None and self._stands(row):
             return Found(content=row.content, media_type=row.media_type, digest=digest)
-        made = map(self._pack, self.versions(repository))
-        return next(
-            (
-                Found(content=each.manifest, media_type=each.media_type, digest=digest)
-                for each in made
-                if each.digest == digest
-            ),
-            None,
-        )
+        for version in self.versions(repository):
+            package = self._pack(version)
+            if package.digest == digest:
+                return Found(content=package.manifest, media_type=package.media_type, digest=digest)
+            for each in self._attached(version):
+                if each.digest == digest:
+                    return Found(content=each.manifest, media_type=MANIFEST, digest=digest)
+        return None
 
     def _by_tag(self, repository: str, tag: str) -> Found | None:
         version = self._labelled(repository, tag)

@@ -1,6 +1,7 @@
 """What belongs to a version besides its files: its model card, and signatures over it."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 
 from freehold.errors import FreeholdError, Invalid, Missing
@@ -88,24 +89,25 @@ class Papers:
 
 
 def admit(
-    papers: Papers, given: bytes | None, beside: bytes | None, digests: list[str]
+    papers: Papers, given: bytes | None, beside: Sequence[bytes | None], digests: list[str]
 ) -> tuple[bytes, ...]:
     """Return the signatures to keep with files that are brought in.
 
-    ``given`` by who brings them must be over them; one that lay ``beside`` them may be over others.
+    ``given`` by who brings them must be over them; those that came along, ``beside`` them or
+    attached to them in a registry, may be over others, and are not kept then.
     ``Forbidden`` where signatures are required and none of somebody trusted is over all files.
     """
     found = []
     if given is not None:
         check_over(given, digests)
         found.append(given)
-    if beside is not None:
+    for bundle in filter(None, beside):
         with suppress(FreeholdError):
-            check_over(beside, digests)
-            found.append(beside)
+            check_over(bundle, digests)
+            found.append(bundle)
     if papers.trust.required:
         papers.trust.find(found, digests)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))[:MOST_SIGNATURES]
 
 
 def check_over(bundle: bytes, digests: list[str]) -> None:

@@ -61,7 +61,8 @@ def bring_in(
     _check_pin(arrival, origin)
     present = _present(arrival, origin, shop, progress)
     if present is not None:
-        return _signed(present, arrival, shop, now, by), False
+        given = (arrival.signature,) if arrival.signature is not None else ()
+        return _signed(present, given, shop, now, by), False
     # One for each arrival: others of the same source may be under way, with another pin.
     scratch = shop.scratch / hashlib.sha256(msgspec.json.encode(arrival)).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,20 +76,23 @@ def bring_in(
         artifacts = _store(fetched, shop, progress)
         draft = _draft(arrival, origin, fetched, artifacts, needs, shop, found, progress)
         digests = [artifact.digest for artifact in draft.artifacts]
-        signatures = admit(shop.papers, arrival.signature, fetched.signature, digests)
+        beside = (fetched.signature, *fetched.attached)
+        signatures = admit(shop.papers, arrival.signature, beside, digests)
         draft = msgspec.structs.replace(draft, card=fetched.card, signatures=signatures)
         version, new = shop.registry.register(draft, now, by)
     except (Invalid, DigestMismatch, Forbidden):  # no later try can make use of it
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     shutil.rmtree(scratch, ignore_errors=True)
-    return version if new else _signed(version, arrival, shop, now, by), new
+    return version if new else _signed(version, signatures, shop, now, by), new
 
 
-def _signed(version: Version, arrival: Arrival, shop: Workshop, now: float, by: str) -> Version:
-    """Keep the signature that came with a version which is here already."""
-    if arrival.signature is not None:
-        shop.papers.sign(version, arrival.signature, now, by)
+def _signed(
+    version: Version, signatures: Sequence[bytes], shop: Workshop, now: float, by: str
+) -> Version:
+    """Keep the signatures that came with a version which is here already."""
+    for bundle in signatures:
+        shop.papers.sign(version, bundle, now, by)
     return version
 
 

@@ -36,7 +36,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     ``files`` maps a file's name within the model (``model.gguf``) to where it lies now. ``moved``
     says that the registry may move the files instead of copying them (they are scratch files).
     ``resolved`` is the exact place, revision included, for the lineage. ``card`` is the model card
-    and ``signature`` the signature (an OpenSSF bundle) that lie beside the files there.
+    and ``signature`` the signature (an OpenSSF bundle) that lie beside the files there;
+    ``attached`` are signatures that a registry has about the artifact.
     ``digests`` are the SHA-256 (hex) that files must have. Those in ``hashed`` were hashed as they
     came to where they lie, where nobody else writes: they are not read again to be stored.
     """
@@ -49,6 +50,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     notice: str | None = None
     card: str | None = None
     signature: bytes | None = None
+    attached: tuple[bytes, ...] = ()
     digests: Mapping[str, str] = {}
     hashed: frozenset[str] = frozenset()
 

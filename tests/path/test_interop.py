@@ -340,6 +340,17 @@ def test_a_version_is_pulled_from_another_freehold(own_house: House, tmp_path: P
     assert other.json("model", "verify", "smol")["digests"] == [shown["digest"]]
     resolved = other.json("model", "show", "smol")["versions"][0]["resolved"]
     assert resolved.startswith(f"freehold://{host}/smol@sha256:")
+    # A signature made later comes along, to a version that is there already, too; whether it
+    # counts is decided where it comes to.
+    signer = make_key(tmp_path)
+    own_house.cli("model", "sign", "smol", "--key", str(signer))
+    for source in (f"freehold://{host}/smol", f"oci://{host}/smol:1"):
+        other.json("model", "import", source, "--name", "smol")
+        failed = other.run_cli("model", "verify", "smol", "--signed")
+        assert (failed.returncode, "not trusted here" in failed.stderr) == (1, True), failed.stderr
+        verified = other.json("model", "verify", "smol", "--trust-key", str(tmp_path / "k.pub"))
+        assert verified["signer"].endswith("(k.pub)")
+        other.json("model", "remove", "smol")
     for text, says in {
         f"freehold://{host}/smol:9": "has no smol:9", f"freehold://{host}/none": "has no none",
         f"freehold://{host}/a/b:1": "is no model's name",

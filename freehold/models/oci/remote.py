@@ -20,11 +20,14 @@ from freehold.errors import DigestMismatch, Forbidden, Invalid, Missing, Unavail
 from freehold.models.download import Wanted, download
 from freehold.models.oci.access import Access, check_realm, read_challenge
 from freehold.models.oci.manifest import (
+    INDEX,
     INDEXES,
     MANIFESTS,
     MOST_BYTES,
     Descriptor,
+    Index,
     digest_of,
+    read_manifest,
 )
 from freehold.secret import resolve_secret
 
@@ -121,6 +124,17 @@ class Repository:
                 "broken.digest", f"{self._access.host} serves other bytes as {blob.digest}"
             )
         return data
+
+    def referrers(self, digest: str, kind: str) -> list[Descriptor]:
+        """Return what of a kind refers to a manifest; a registry may know no such list."""
+        query = urlencode({"artifactType": kind})
+        with self._ask("GET", f"{self._url(f'referrers/{digest}')}?{query}") as response:
+            if 400 <= response.status < 500:
+                return []
+            self._check(response, f"list of what refers to {digest}", 200)
+            found = read_manifest(_read(response, MOST_BYTES), INDEX)
+        listed = found.manifests if isinstance(found, Index) else ()
+        return [each for each in listed if each.artifact_type == kind]
 
     def has(self, digest: str) -> bool:
         """Say whether the repository has a blob."""

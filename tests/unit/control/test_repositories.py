@@ -21,9 +21,13 @@ from freehold.errors import (
     Refused,
     Unavailable,
 )
+from freehold.models.oci.attached import attach, bundles_of
+from freehold.models.oci.manifest import MANIFEST, Manifest, read_manifest
 from freehold.models.papers import Papers
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
+from freehold.models.signing.bundle import MEDIA_TYPE, Bundle, encode
+from freehold.models.signing.statement import make_statement
 from freehold.models.signing.trust import Trust
 from freehold.settings import Licences, Signing
 from freehold.settings import Registry as Settings
@@ -129,6 +133,47 @@ def test_a_manifest_of_a_removed_version_goes_with_the_sweep(rig: Rig) -> None:
     upload(rig, b"{}")
     upload(rig, MODEL)
     assert push(rig, made) == 2
+
+
+def bundle_over(*files: bytes) -> bytes:
+    """Return a bundle that says it is over these files; whose it is, nobody has asked yet."""
+    named = {str(n): digest(data)[7:] for n, data in enumerate(files)}
+    return encode(Bundle(payload=make_statement("m", named), signature=b"by somebody"))
+
+
+def test_signatures_refer_to_the_version_they_are_over(rig: Rig) -> None:
+    made = push_model(rig)
+    version = rig.registry.version("m", 1)
+    assert rig.repositories.referrers("m", digest(made)) == []
+    bundle = bundle_over(MODEL)
+    rig.shop.papers.sign(version, bundle, 1.0, "me")
+    (listed,) = rig.repositories.referrers("m", digest(made))
+    assert listed["artifactType"] == MEDIA_TYPE
+    assert rig.repositories.referrers("m", digest(b"{}")) == []
+    served = rig.repositories.manifest("m", str(listed["digest"]))
+    found = read_manifest(served.content, served.media_type)
+    assert isinstance(found, Manifest)
+    assert found.subject is not None
+    assert (found.subject.digest, found.subject.size) == (digest(made), len(made))
+    assert digest(served.content) == listed["digest"]
+    (blob,) = bundles_of(found)
+    assert rig.repositories.blob("m", blob.digest) == (bundle, len(bundle))
+    assert rig.repositories.blob("m", found.config.digest)[1] == 2
+
+
+@pytest.mark.parametrize(("over", "kept"), [(MODEL, 1), (b"other bytes", 0)])
+def test_a_signature_that_is_pushed_is_kept_with_the_version(
+    rig: Rig, over: bytes, kept: int
+) -> None:
+    made = push_model(rig)
+    bundle = bundle_over(over)
+    upload(rig, bundle)
+    about = attach(bundle, made, MANIFEST).manifest
+    assert push(rig, about, digest(about)) is None
+    assert [row.bundle for row in rig.shop.papers.signatures("m", 1)] == [bundle] * kept
+    assert [each["digest"] for each in rig.repositories.referrers("m", digest(made))] == [
+        digest(about)
+    ]
 
 
 def test_an_upload_is_finished_once(rig: Rig) -> None:
