@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from freehold.app.stopping import Stopping
-from freehold.control import compressions, quarantines
+from freehold.control import compressions, outcomes, quarantines
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
 from freehold.control.control import Control, new_secret
@@ -93,6 +93,7 @@ async def opened(home: Home, settings: Settings) -> AsyncIterator[Control]:
         end_trials(home)
         control = _assemble(home, settings)
         quarantines.watch(control)
+        outcomes.watch(control)
         try:
             yield control
         finally:

@@ -15,7 +15,8 @@ from freehold.errors import FreeholdError
 if TYPE_CHECKING:  # it brings HTTP and processes with it, which a table does not need
     from freehold.cli.client import Client
 
-POLL = "0.3"
+POLL = "1"
+"""Seconds until progress is told again; the end is told at once."""
 PATIENCE, RETRY = 15.0, 0.3
 """Seconds for which nobody need answer of a job that was begun; between two questions."""
 COUNTED = ("engine", "tune")

@@ -9,6 +9,7 @@ from freehold.cli.command import Options, command
 from freehold.cli.names import complete
 from freehold.cli.output import emit, table
 from freehold.cli.words import moment
+from freehold.record.entry import OUTCOMES
 
 
 @command()
@@ -38,6 +39,8 @@ def audit() -> None:
 @click.option("--deployment", shell_complete=complete("deployment"),
               help="Only of this deployment.")  # fmt: skip
 @click.option("--id", "request", help="Only this request.")
+@click.option("--action", help="Only of this action, as model:import.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only with this outcome.")
 @click.option("--before", type=float, help="Only before this time, in epoch seconds.")
 def list_(options: Options, limit: int, before: float | None, request: str | None,
           **given: str | None) -> None:  # fmt: skip

@@ -288,7 +288,8 @@ class Control(msgspec.Struct, kw_only=True):
             return {"model": version.row.model, "version": version.row.number, "new": new}
 
         sources = ", ".join(step.source for step in steps)
-        subject = f"{sources} as {', '.join(dict.fromkeys(str(step.name) for step in steps))}"
+        names = ", ".join(dict.fromkeys(step.name for step in steps if step.name))
+        subject = f"{sources} as {names}" if names else sources
         return self.jobs.start("import", subject, work, same=(list(steps), document))
 
     def start_verify(self, version: Version) -> Job:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -40,6 +40,10 @@ class Job(msgspec.Struct, kw_only=True):
 Work = Callable[[Callable[[str, int, int], None]], dict[str, object]]
 
 
+async def _untold(_job: "Job") -> None:
+    """Nobody wants to hear of the end of jobs."""
+
+
 def new_id() -> str:
     """Return a name for a job."""
     return secrets.token_hex(6)
@@ -48,10 +52,12 @@ def new_id() -> str:
 class Jobs:
     """The jobs of this process. The same work asked for twice at once is one job.
 
-    They have threads of their own: what else runs in threads does not wait for them.
+    They have threads of their own: what else runs in threads does not wait for them. ``ended`` is
+    called with each that is over, before anybody sees that it is; in the context it was asked in.
     """
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
+        self.ended: Callable[[Job], Awaitable[None]] = _untold
         self._threads = ThreadPoolExecutor(at_once, "job")
         self._asked: dict[str, object] = {}
         self._jobs: dict[str, Job] = {}
@@ -120,15 +126,20 @@ class Jobs:
         try:
             loop = asyncio.get_running_loop()
             job.result = await loop.run_in_executor(self._threads, work, progress)
-            job.state = "done"
         except FreeholdError as error:
-            job.error, job.state = Failure(error.code, error.message), "failed"
+            job.error = Failure(error.code, error.message)
+        except asyncio.CancelledError:
+            job.error = Failure("unavailable.stopping", "Freehold stopped: ask again")
+            raise
         except OSError as error:
-            job.error, job.state = Failure("unavailable.io", str(error)), "failed"
+            job.error = Failure("unavailable.io", str(error))
         except Exception as error:
             job.error = Failure("broken.internal", f"internal error: {type(error).__name__}")
-            job.state = "failed"
             raise
         finally:
-            self._tasks.pop(job.id, None)
-            self._asked.pop(job.id, None)
+            try:
+                await self.ended(job)
+            finally:
+                job.state = "done" if job.error is None else "failed"
+                self._tasks.pop(job.id, None)
+                self._asked.pop(job.id, None)

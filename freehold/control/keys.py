@@ -85,25 +85,15 @@ class Keys:
         """Return all keys, also dead ones."""
         with self._database.reading() as connection:
             rows = credentials.keys(connection)
-        return [
-            KeyView(
-                id=row.id,
-                principal=row.principal,
-                role=row.role,
-                created=row.created,
-                expires=row.expires,
-                revoked=row.revoked,
-                state=_state(row, now),
-                team=row.team,
-            )
-            for row in rows
-        ]
+        return [_view(row, now) for row in rows]
 
-    def revoke(self, key_id: str, now: float) -> None:
-        """Revoke a key; ``Missing`` when there is no live one of that id."""
+    def revoke(self, key_id: str, now: float) -> KeyView:
+        """Revoke a key and return it; ``Missing`` when there is no live one of that id."""
         with self._database.transaction() as connection:
             if not credentials.revoke_key(connection, key_id, now):
                 raise Missing("missing.key", f"no live key {key_id!r:.40}: see freehold key list")
+            row = next(row for row in credentials.keys(connection) if row.id == key_id)
+        return _view(row, now)
 
     def grants(self) -> Mapping[str, KeyGrant]:
         """Return what gateways need: live keys by keyed hash."""
@@ -126,6 +116,19 @@ def has_keys(database: Database) -> bool:
     """Say whether there is any key, dead ones included."""
     with database.reading() as connection:
         return bool(credentials.keys(connection))
+
+
+def _view(row: KeyRow, now: float) -> KeyView:
+    return KeyView(
+        id=row.id,
+        principal=row.principal,
+        role=row.role,
+        created=row.created,
+        expires=row.expires,
+        revoked=row.revoked,
+        state=_state(row, now),
+        team=row.team,
+    )
 
 
 def _state(row: KeyRow, now: float) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 
@@ -28,7 +29,21 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     refusals: Refusals = msgspec.field(default_factory=Refusals)
 
 
-async def recorded(exchange: Exchange, action: str, work: Work, books: Books) -> None:
+class Followed(Protocol):
+    """Who asks the same again and again to hear how far it is is on record once."""
+
+    def again(self, entry: Entry) -> bool:
+        """Say whether that is on record already."""
+        ...
+
+    def recorded(self, entry: Entry) -> None:
+        """Hear that it is now."""
+        ...
+
+
+async def recorded(
+    exchange: Exchange, action: str, work: Work, books: Books, followed: Followed | None = None
+) -> None:
     """Do the work, make its record durable, and only then let the last bytes go."""
     entry = Entry(id=exchange.id, at=books.clock(), action=action, client=exchange.client)
     trace = books.telemetry.begin(exchange, entry)
@@ -43,8 +58,15 @@ async def recorded(exchange: Exchange, action: str, work: Work, books: Books) ->
         if last is not None:
             await exchange.finish(last)
         return
+    if followed is not None and followed.again(entry):
+        books.telemetry.end(exchange, entry, trace, 0.0)
+        if last is not None:
+            await exchange.finish(last)
+        return
     try:
         await books.journal.append(encode(entry), entry)
+        if followed is not None:
+            followed.recorded(entry)
     except FreeholdError as error:
         # Numbers and log tell how it ended for the client, which the record cannot any more.
         refusal = _refused(exchange, entry, fault(error, exchange.id))

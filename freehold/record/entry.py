@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+OUTCOMES = ("ok", "refused", "failed", "cancelled")
 MOST_TOKENS = 2**40
 """More than any answer: numbers beyond are a fault, and their sums would not fit the tables."""
 MOST_MONEY = 2**53

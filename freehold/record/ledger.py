@@ -85,6 +85,8 @@ def records(
     principal: str | None = None,
     deployment: str | None = None,
     request: str | None = None,
+    action: str | None = None,
+    outcome: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return matching records, newest first."""
     with database.reading() as connection:
@@ -95,6 +97,8 @@ def records(
             principal=principal,
             deployment=deployment,
             request=request,
+            action=action,
+            outcome=outcome,
         )
     return [msgspec.json.decode(text) for text in texts]
 

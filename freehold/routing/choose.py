@@ -62,18 +62,23 @@ def choose(
 
 
 def _automatic(task: str, tokens: int, routes: Mapping[str, Route]) -> tuple[Choice, ...]:
-    able = [
-        route
-        for route in routes.values()
-        if route.state in _STATES
-        and not route.adapts
-        and route.task in _ABLE[task]
-        and (route.context is None or tokens <= route.context)
-    ]
+    kind = [r for r in routes.values() if not r.adapts and r.task in _ABLE[task]]
+    if not kind:
+        raise _nothing(task, routes)
+    wide = [route for route in kind if route.context is None or tokens <= route.context]
+    if not wide:
+        most = max(route.context or 0 for route in kind)
+        raise Invalid(
+            "context_length_exceeded",
+            f"this {task} call needs a context of about {tokens} tokens, no deployment has more "
+            f"than {most}: shorten it, or ask for fewer tokens",
+            param="model",
+        )
+    able = [route for route in wide if route.state in _STATES]
     if not able:
         raise NoCapacity(
             "unavailable.no_deployment",
-            f"no deployment takes this {task} call of about {tokens} tokens: see freehold status",
+            f"no deployment that takes {task} calls is up: see freehold status",
             retry_after=5,
         )
     return tuple(
@@ -90,6 +95,17 @@ def _rank(route: Route) -> tuple[int, int, int, str]:
         route.parameters or unknown_size,
         route.deployment,
     )
+
+
+def _nothing(task: str, routes: Mapping[str, Route]) -> Missing:
+    """Return the error for ``auto`` where nothing does this kind of call, whatever its state."""
+    if not routes:
+        text = (
+            "nothing is deployed: freehold deploy NAME, of a model that freehold model list shows"
+        )
+    else:
+        text = f"nothing that is deployed takes {task} calls: deploy a model that does"
+    return Missing("missing.deployment", text, param="model")
 
 
 def _unknown(requested: str, routes: Mapping[str, Route]) -> Missing:

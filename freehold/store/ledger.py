@@ -90,6 +90,8 @@ def recent_records(
     principal: str | None = None,
     deployment: str | None = None,
     request: str | None = None,
+    action: str | None = None,
+    outcome: str | None = None,
 ) -> list[str]:
     """Return the documents of matching records, newest first."""
     statement = select(RECORDS.c.document).order_by(RECORDS.c.at.desc(), RECORDS.c.id).limit(limit)
@@ -101,6 +103,10 @@ def recent_records(
         statement = statement.where(RECORDS.c.deployment == deployment)
     if request is not None:
         statement = statement.where(RECORDS.c.id == request)
+    if action is not None:
+        statement = statement.where(RECORDS.c.action == action)
+    if outcome is not None:
+        statement = statement.where(RECORDS.c.outcome == outcome)
     return list(connection.execute(statement).scalars())
 
 

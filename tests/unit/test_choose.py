@@ -41,12 +41,28 @@ def test_auto_leaves_out_what_cannot_do_it() -> None:
         route("base", task="completion"),
         route("ranker", task="rerank"),
     ]
+    with pytest.raises(Invalid) as told:
+        picked([route for route in routes if route.deployment == "short"])
+    assert told.value.code == "context_length_exceeded"
+    assert "than 50:" in told.value.message
     with pytest.raises(NoCapacity):
         picked(routes)
     assert picked(routes, "completion") == ["base"]
     assert picked(routes, "embedding") == ["embedder"]
     assert picked(routes, "rerank") == ["ranker"]
     assert picked(routes, "completion", 50) == ["base", "short"]
+
+
+def test_auto_says_when_no_deployment_ever_could() -> None:
+    with pytest.raises(Missing, match="nothing is deployed"):
+        picked([])
+    for task in ("embedding", "rerank"):
+        with pytest.raises(Missing, match=f"nothing that is deployed takes {task} calls"):
+            picked([route("chat"), route("tone", task=task, adapts=True)], task)
+    with pytest.raises(NoCapacity):
+        picked([route("embedder", task="embedding", state="failed")], "embedding")
+    with pytest.raises(Invalid, match="no deployment has more than 4096"):
+        picked([route("a", context=512), route("b", state="failed")], tokens=5000)
 
 
 def test_a_name_comes_first_and_its_fallbacks_after() -> None:

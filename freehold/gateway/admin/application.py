@@ -1,5 +1,6 @@
 """The application of the control process: administration, and what gateways ask."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import msgspec
 
 from freehold.control.control import Control
+from freehold.control.jobs import Job
+from freehold.control.outcomes import ASKING, about
 from freehold.errors import FreeholdError, Invalid, Missing, Unauthenticated
 from freehold.gateway.admin.ask import Ask, read_query
+from freehold.gateway.admin.looks import Looks
 from freehold.gateway.admin.openapi import describe
 from freehold.gateway.admin.registry import Request
 from freehold.gateway.admin.routes import find
@@ -29,6 +33,7 @@ def application(
     control: Control, pepper: bytes, books: Books, door: Door
 ) -> Callable[[Any, Any], Any]:
     """Return the application that control's server runs."""
+    looks = Looks(time.monotonic)
 
     async def answer(scope: Any, protocol: Any) -> None:
         exchange = Exchange(scope, protocol, door)
@@ -41,7 +46,8 @@ def application(
                 await recorded(exchange, "repository:read", work, books)
             else:
                 work = partial(_administer, exchange, control, pepper)
-                await recorded(exchange, "administer", work, books)
+                follows = exchange.method == "GET" and "wait" in exchange.query
+                await recorded(exchange, "administer", work, books, looks if follows else None)
         finally:
             door.leave(exchange)
 
@@ -53,7 +59,10 @@ async def perform(ask: Ask, method: str, path: str, control: Control, entry: Ent
     route, params = find(method, path)
     entry.action, entry.subject = route.permission, f"{method} {path}"
     permit(ask.principal, route.permission)
-    result = await route.handler(msgspec.structs.replace(ask, params=params), control)
+    ASKING.set(entry)
+    result = await route.handler(msgspec.structs.replace(ask, params=params, entry=entry), control)
+    if isinstance(result, Job) and method != "GET":
+        entry.subject = about(result)
     return document(result, route.status)
 
 
@@ -88,6 +97,7 @@ async def _registry(exchange: Exchange, control: Control, pepper: bytes, entry: 
         raise Missing("missing.route", "the registry is served by gateways")
     assert client is not None
     entry.client = client
+    ASKING.set(entry)
     try:
         return await Request(exchange, operation, control).answer(entry, pepper)
     except FreeholdError:

@@ -12,6 +12,7 @@ from freehold.errors import Invalid
 from freehold.gateway.wire import strict
 from freehold.identity.keys import Principal
 from freehold.models.catalog import explain
+from freehold.record.entry import Entry
 
 T = TypeVar("T")
 
@@ -23,6 +24,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     params: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
+    entry: Entry | None = None
+
+    def about(self, text: str) -> None:
+        """Say in the record what this is about, in words that hold no secret."""
+        if self.entry is not None:
+            self.entry.subject = text
 
     def read(self, kind: type[T]) -> T:
         """Return the checked body; ``Invalid`` says where it is wrong."""

@@ -5,6 +5,7 @@ import msgspec
 from freehold.control.control import Control
 from freehold.control.keys import KeyView, NewKey
 from freehold.control.limits import read_budgets
+from freehold.control.outcomes import plain
 from freehold.gateway.admin.ask import Ask, Body
 
 
@@ -36,9 +37,11 @@ async def list_keys(_ask: Ask, control: Control) -> list[KeyView]:
 async def create(ask: Ask, control: Control) -> NewKey:
     """Make a key; its secret is in this answer and nowhere else."""
     body, now = ask.read(KeyBody), control.clock()
+    ask.about(plain(f"key for {body.principal} ({body.role})"))
     expires = None if body.expires_in is None else now + body.expires_in
     read_budgets("key:none", body.budget)
     created = control.keys.create(body.principal, body.role, expires, now, body.team)
+    ask.about(f"key {created.id} for {created.principal} ({created.role})")
     limits = read_budgets(f"key:{created.id}", body.budget)
     control.limits.put(limits, now, ask.principal.name)
     await control.keys_changed(trusting=True)
@@ -47,6 +50,7 @@ async def create(ask: Ask, control: Control) -> NewKey:
 
 async def revoke(ask: Ask, control: Control) -> Revoked:
     """Revoke a key in every gateway."""
-    control.keys.revoke(ask.params["key"], control.clock())
+    found = control.keys.revoke(ask.params["key"], control.clock())
+    ask.about(f"key {found.id} of {found.principal} ({found.role})")
     await control.keys_changed()
     return Revoked(id=ask.params["key"])

@@ -6,6 +6,7 @@ import msgspec
 
 from freehold.control.control import Control
 from freehold.control.jobs import Job
+from freehold.control.outcomes import plain
 from freehold.errors import Conflict
 from freehold.gateway.admin.ask import Ask, Body, version_number
 from freehold.models.catalog import CatalogEntry, Digest, read_catalog
@@ -152,6 +153,7 @@ async def show(ask: Ask, control: Control) -> ModelView:
 async def bring_in(ask: Ask, control: Control) -> Job:
     """Start an import; the same one under way is joined."""
     body = ask.read(ImportBody)
+    ask.about(plain(f"import {body.source}" + (f" as {body.name}" if body.name else "")))
     arrival = Arrival(
         source=body.source,
         name=body.name,

@@ -7,6 +7,7 @@ import msgspec
 from freehold.control.control import Control
 from freehold.errors import Invalid
 from freehold.gateway.admin.ask import Ask
+from freehold.record.entry import OUTCOMES
 from freehold.record.ledger import records, usage_since
 from freehold.store.ledger import UsageRow
 
@@ -27,6 +28,9 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
 async def audit(ask: Ask, control: Control) -> AuditView:
     """Return records of requests and acts."""
     await control.take_in_records()
+    if ask.query.get("outcome") not in (None, *OUTCOMES):
+        text = f"outcome is one of {', '.join(OUTCOMES)}"
+        raise Invalid("invalid.request", text, param="outcome")
     limit = int(ask.number("limit", 100, 1, 1000))
     before = ask.number("before", 0, 0, 1e12) if "before" in ask.query else None
     found = records(
@@ -36,6 +40,8 @@ async def audit(ask: Ask, control: Control) -> AuditView:
         principal=ask.query.get("principal"),
         deployment=ask.query.get("deployment"),
         request=ask.query.get("id"),
+        action=ask.query.get("action"),
+        outcome=ask.query.get("outcome"),
     )
     return AuditView(records=found, next=found[-1]["at"] if len(found) == limit else None)
 

@@ -53,6 +53,8 @@ _PAGE = {
     "principal": "only of this principal",
     "deployment": "only of this deployment",
     "id": "only this request",
+    "action": "only of this action, as model:import",
+    "outcome": "only with this outcome: ok, refused, failed, cancelled",
 }
 
 # fmt: off
