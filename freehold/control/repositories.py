@@ -122,22 +122,17 @@ class Repositories:
     def blob(self, repository: str, digest: str) -> tuple[Path | bytes, int]:
         """Return a blob, as a file or as the bytes themselves, and its size."""
         hexadecimal = check_digest(digest)
-        for version in self.versions(repository):
-            if any(artifact.digest == hexadecimal for artifact in version.artifacts):
-                check_released(version.row, version.quarantine)
+        for version in self._versions_with(repository, hexadecimal):
+            check_released(version.row, version.quarantine)
         with self._database.reading() as connection:
             size = rows.blob_size(connection, repository, digest)
-        if size is not None:
-            path = self.uploads.blob(hexadecimal)
-            if path is None:
-                with suppress(Missing):
-                    path = self._blobs.path(hexadecimal)
-            if path is not None:
-                return path, size
+        path = None if size is None else self._pushed(hexadecimal)
+        if size is not None and path is not None:
+            return path, size
+        for version in self._versions_with(repository, hexadecimal):
+            artifact = next(each for each in version.artifacts if each.digest == hexadecimal)
+            return self._blobs.path(hexadecimal), artifact.bytes
         for version in self.versions(repository):
-            for artifact in version.artifacts:
-                if artifact.digest == hexadecimal:
-                    return self._blobs.path(hexadecimal), artifact.bytes
             small = dict(self._pack(version).small)
             for attached in self._attached(version):
                 small |= attached.blobs
@@ -147,9 +142,8 @@ class Repositories:
 
     def check_leaving(self, repository: str, digest: str) -> None:
         """Raise ``Refused`` where a blob is of a version that may not be handed on."""
-        for version in self.versions(repository):
-            if any(f"sha256:{artifact.digest}" == digest for artifact in version.artifacts):
-                self._registry.admit(version)
+        for version in self._versions_with(repository, digest.removeprefix("sha256:")):
+            self._registry.admit(version)
 
     def has(self, repository: str, digest: str) -> int | None:
         """Return the bytes of a blob, None where the repository does not have it."""
@@ -173,6 +167,20 @@ class Repositories:
             rows.put_blob(connection, repository, digest, size, now)
             # Within: a sweep finds the blob and its row, or neither.
             self.uploads.admit(upload, hexadecimal)
+
+    def _versions_with(self, repository: str, hexadecimal: str) -> list[Version]:
+        """Return the versions of a repository of which a file has this digest."""
+        return [
+            version
+            for version in self.versions(repository)
+            if any(artifact.digest == hexadecimal for artifact in version.artifacts)
+        ]
+
+    def _pushed(self, hexadecimal: str) -> Path | None:
+        """Return where the bytes of a blob lie that was pushed, None where they are gone."""
+        with suppress(Missing):
+            return self.uploads.blob(hexadecimal) or self._blobs.path(hexadecimal)
+        return None
 
     def mount(self, repository: str, digest: str, origin: str, now: float) -> bool:
         """Give a repository a blob that another has; say whether that one has it."""
