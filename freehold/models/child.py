@@ -4,6 +4,7 @@ import os
 import selectors
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 import msgspec
@@ -44,6 +45,9 @@ def surroundings() -> dict[str, str]:
 
 def end(child: "subprocess.Popen[bytes]") -> None:
     """End a child, politely for as long as that helps."""
+    if child.stdin is not None:
+        with suppress(BrokenPipeError):  # it died before it heard all
+            child.stdin.close()
     if child.stdout is not None:
         child.stdout.close()
     if child.poll() is None:
