@@ -384,7 +384,7 @@ def test_a_deployment_may_change_while_its_replica_dies(
     deploy(place, name, rude.base("dying", name), **patient)
     GO.clear()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask, place, name, stream=stream)
+        asked = pool.submit(ask, place, name, stream=stream, prefer="wait=20")
         eventually(lambda: rude.asked[f"dying.{name}"], "it is asked")
         if then == "replaced":
             deploy(place, name, rude.base("well", name), **patient)
