@@ -171,7 +171,7 @@ class Attempt:
             if not choices:
                 return Chunk(data, decoded, closing=True), ended
             data = _encode(decoded)
-        if self._whole:
+        if self._finished and self._whole:
             decoded = {**(decoded or decode_event(data)), "choices": []}
             return Chunk(_encode(decoded), decoded, closing=True), set()
         self.tally.frames += 1

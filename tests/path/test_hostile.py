@@ -8,6 +8,7 @@ import json
 import re
 import resource
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -91,11 +92,15 @@ async def chatty(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.write(chunk(after) + chunk(DONE) + chunk(event("more") + b"\n\n") + chunk(b""))
 
 
+GO = threading.Event()
+
+
 async def dying(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """It begins, where it streams, and is gone after a while."""
+    """It begins, where it streams, and is gone when it is told to."""
     if b'"stream":true' in request:
         writer.write(EVENTS + chunk(event("Hel")))
-    await asyncio.sleep(0.4)
+    while not GO.is_set():
+        await asyncio.sleep(0.01)
     writer.transport.abort()
 
 
@@ -375,14 +380,17 @@ def test_a_deployment_may_change_while_its_replica_dies(
     place: House, rude: Rude, stream: bool, then: str
 ) -> None:
     name = f"{then}-{stream:d}"
-    deploy(place, name, rude.base("dying", name))
+    patient = {"headers_timeout": 30, "token_timeout": 30, "total_timeout": 60}
+    deploy(place, name, rude.base("dying", name), **patient)
+    GO.clear()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask, place, name, stream=stream)
+        asked = pool.submit(ask, place, name, stream=stream, prefer="wait=20")
         eventually(lambda: rude.asked[f"dying.{name}"], "it is asked")
         if then == "replaced":
-            deploy(place, name, rude.base("well", name))
+            deploy(place, name, rude.base("well", name), **patient)
         else:
             assert place.call("DELETE", f"/api/deployments/{name}").status == 200
+        GO.set()
         answer = asked.result()
     (record,) = place.audit(id=answer.headers["x-freehold-request"])
     if then == "replaced":
