@@ -77,6 +77,9 @@ def test_a_document_and_an_alias_do_not_get_around_it(stricter: House, tmp_path:
     assert ran.returncode == 1
     assert '"open": true' in ran.stdout
     document = '[[deployments]]\nname = "d"\nmodel = "bad:1"\n'
+    developer = _key(house, "dave", "developer")  # a plan tells which files are on this machine
+    refused = house.call("POST", "/api/desired/plan", {"document": document}, key=developer)
+    assert refused.error["code"] == "forbidden.role"
     refused = house.call("POST", "/api/desired/plan", {"document": document})
     assert "in quarantine" in refused.error["message"]
     assert house.call("PUT", "/api/desired", {"document": document}).status == 400

@@ -117,7 +117,7 @@ ROUTES: tuple[Route, ...] = (
            engines.EngineRemoved),
     _route("GET /api/desired", "deployment:read", D.export, D.DocumentView),
     _route("PUT /api/desired", "deployment:write", D.apply, D.PlanView, D.DocumentBody),
-    _route("POST /api/desired/plan", "deployment:read", D.plan, D.PlanView, D.DocumentBody),
+    _route("POST /api/desired/plan", "deployment:write", D.plan, D.PlanView, D.DocumentBody),
     _route("GET /api/gateways", "deployment:read", gateways.show, gateways.GatewaysView),
     _route("POST /api/gateways/restart", "gateway:restart", gateways.restart,
            gateways.GatewaysView, None, 202),

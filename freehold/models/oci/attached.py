@@ -3,7 +3,7 @@
 import msgspec
 
 from freehold.models.oci.manifest import EMPTY, MANIFEST, Descriptor, Manifest, digest_of
-from freehold.models.signing.bundle import MEDIA_TYPE
+from freehold.models.signing.bundle import LARGEST, MEDIA_TYPE
 
 NOTHING = b"{}"
 
@@ -48,5 +48,7 @@ def attach(bundle: bytes, subject: bytes, media_type: str) -> Attached:
 
 
 def bundles_of(found: Manifest) -> tuple[Descriptor, ...]:
-    """Return the blobs of an artifact that are signature bundles."""
-    return tuple(each for each in found.layers if each.media_type == MEDIA_TYPE)
+    """Return the blobs of an artifact that are signature bundles, none larger than one can be."""
+    return tuple(
+        each for each in found.layers if each.media_type == MEDIA_TYPE and each.size <= LARGEST
+    )

@@ -50,6 +50,7 @@ _STATEMENTS = (
     nodes.Import, nodes.FromImport, nodes.Include, nodes.Extends, nodes.Block,
     nodes.EvalContextModifier, nodes.ScopedEvalContextModifier,
 )  # fmt: skip
+_WIDE = re.compile(r"%[-+ #0]*\d{5,}[a-z]|\{\w*:[^{}]{0,4}\d{5,}")
 _MARKS = re.compile(r"\{\{|\{%")
 
 
@@ -93,8 +94,18 @@ def _object(node: nodes.Node, macros: set[str], spelling: Spelling) -> Iterator[
         yield from _call(node, macros)
     elif isinstance(node, nodes.Test) and node.name not in TESTS:
         yield f"uses the unknown test {node.name!r:.60}"
+    elif isinstance(node, nodes.Const):
+        yield from _constant(node.value)
     elif isinstance(node, nodes.Pow):
         yield "raises numbers to powers, which takes any time"
+
+
+def _constant(value: object) -> Iterator[str]:
+    """Object to what makes a text or a loop of any length, wherever it stands."""
+    if isinstance(value, int) and abs(value) > LARGEST_RANGE:
+        yield f"holds the number {value:.3g}"
+    elif isinstance(value, str) and (found := _WIDE.search(value)):
+        yield f"writes a value as wide as {found[0]!r:.40} says"
 
 
 def _reach(node: nodes.Name | nodes.Getattr) -> Iterator[str]:

@@ -58,6 +58,11 @@ REACHES = {
     "globals of a function": "{{ raise_exception.func_globals }}",
 }
 OTHERS = {
+    "a text of any length": "{% if messages|length > 9 %}{{ 'x' * 99999999999 }}{% endif %}",
+    "a number by way of a name": "{% set n = 99999999999 %}{% for a in range(n) %}{% endfor %}",
+    "a wide number": "{{ '%99999999999d' % 1 }}",
+    "a wide form": "{{ '{:>99999999999}'.format(1) }}",
+    "a wide indent": "{{ 'x'|indent(99999999999) }}",
     "format": "{{ '{0.a}'.format(x) }}",
     "format by index": "{{ '{0[a]}'.format(x) }}",
     "format within a format": "{{ '{:{0.a}}'.format(x) }}",
