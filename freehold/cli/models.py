@@ -62,12 +62,14 @@ def import_(
         result = follow(client, job, name or source.rpartition("/")[2])
         shown = client.get(f"/api/models/{part(result['model'])}")
     version = next(v for v in shown["versions"] if v["number"] == result["version"])
-    fields = ("digest", "bytes", "licence", "notice", "quarantine")
+    fields = ("digest", "bytes", "licence", "notice", "quarantine", "left_out")
     document = {**result, **{name: version[name] for name in fields}}
     state = "imported" if result["new"] else "already there:"
     lines = [f"{state} {result['model']}:{result['version']}  sha256:{version['digest']}"]
     lines.append(f"licence {_licence(version)}")
-    lines += _quarantine(version["quarantine"])
+    if version["left_out"]:
+        lines.append(f"left out: {_left_out(version)}")
+    lines += _quarantine(version["quarantine"], f"{result['model']}:{result['version']}")
     emit(options, document, "\n".join(lines))
     if version["quarantine"] and version["quarantine"]["open"]:
         click.get_current_context().exit(1)
@@ -101,7 +103,11 @@ def show(options: Options, name: str) -> None:
         if label:
             number = number_of(found, label)
             found["versions"] = [v for v in found["versions"] if v["number"] == number]
-    emit(options, found, "\n\n".join([_aliases(found), *map(_describe, found["versions"])]))
+    emit(
+        options,
+        found,
+        "\n\n".join([_aliases(found), *(_describe(v, name) for v in found["versions"])]),
+    )
 
 
 model.add_command(gc)
@@ -209,6 +215,12 @@ def _set(settings: dict[str, int | str | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
+def _left_out(version: dict[str, Any]) -> str:
+    names = version["left_out"]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{len(names)} files beside it: {', '.join(names[:8])}{more}"
+
+
 def _quality(measured: dict[str, float] | None) -> str:
     if not measured:
         return "not measured"
@@ -220,12 +232,15 @@ def _licence(version: dict[str, Any]) -> str:
     return f"{named}: {version['notice']}" if version["notice"] else named
 
 
-def _quarantine(held: dict[str, Any] | None) -> list[str]:
+def _quarantine(held: dict[str, Any] | None, title: str) -> list[str]:
     """Return why a version is in quarantine, a finding a line; who let it out, if two have."""
     if held is None:
         return []
     asked = held["release"] or {}
-    told = "IN QUARANTINE: it cannot be deployed until two people release it"
+    told = (
+        "IN QUARANTINE: it cannot be deployed until two people release it, each with "
+        f"freehold model release {title}"
+    )
     if not held["open"]:
         told = f"released by {asked['asked_by']} and {asked['confirmed_by']}: {asked['reason']}"
     elif asked:
@@ -239,7 +254,7 @@ def _aliases(found: dict[str, Any]) -> str:
     return f"{found['name']}\n" + table(("ALIAS", "VERSION"), rows, "no aliases")
 
 
-def _describe(version: dict[str, Any]) -> str:
+def _describe(version: dict[str, Any], name: str) -> str:
     manifest = version["manifest"]
     tokenizer = manifest["tokenizer"] or {}
     depends = [
@@ -264,11 +279,13 @@ def _describe(version: dict[str, Any]) -> str:
         ("verified", _checked(version["checked"], version["damage"])),
         ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),
     )
-    lines = [f"  {name:<14}{value}" for name, value in facts]
+    lines = [f"  {what:<14}{value}" for what, value in facts]
+    if version["left_out"]:
+        lines.append(f"  {'left out':<14}{_left_out(version)}")
     if adapter := manifest["adapter"]:
         base = (manifest["base_models"] or ["a model it does not name"])[0]
         lines.insert(
             2, f"  {'adapter':<14}{adapter['method']} of rank {adapter['rank']} for {base}"
         )
-    lines += _quarantine(version["quarantine"])
+    lines += _quarantine(version["quarantine"], f"{name}:{version['number']}")
     return f"version {version['number']}\n" + "\n".join(lines)

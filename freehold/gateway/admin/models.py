@@ -43,7 +43,10 @@ class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A version with everything known of it. ``lineage`` is what it came from, nearest first."""
+    """A version with everything known of it. ``lineage`` is what it came from, nearest first.
+
+    ``left_out`` are files that lay beside it when it was imported, and are no part of it.
+    """
 
     number: int
     digest: str
@@ -65,6 +68,7 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     damage: str | None
     quarantine: QuarantineView | None
     quality: dict[str, float] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +296,7 @@ def view(version: Version, control: Control) -> VersionView:
         damage=version.damage,
         quality=quality(control.registry.report(version.row.model, version.row.number)),
         quarantine=_quarantine(version),
+        left_out=control.registry.left_out(version.row.model, version.row.number),
     )
 
 
