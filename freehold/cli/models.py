@@ -221,6 +221,10 @@ def _left_out(version: dict[str, Any]) -> str:
     return f"{len(names)} files beside it: {', '.join(names[:8])}{more}"
 
 
+def _signature(kept: dict[str, Any]) -> str:
+    return f"by {kept['signer']}" if kept["signer"] else f"does not count here: {kept['reason']}"
+
+
 def _quality(measured: dict[str, float] | None) -> str:
     if not measured:
         return "not measured"
@@ -274,6 +278,7 @@ def _describe(version: dict[str, Any], name: str) -> str:
         ("source", version["resolved"]),
         ("dependencies", "; ".join(depends) or "none"),
         ("lineage", " <- ".join(version["lineage"]) or "none"),
+        ("signatures", "; ".join(map(_signature, version["signatures"])) or "none"),
         ("quality", _quality(version["quality"])),
         ("settings", _set(version["settings"]) or "defaults"),
         ("verified", _checked(version["checked"], version["damage"])),
