@@ -221,6 +221,13 @@ def _left_out(version: dict[str, Any]) -> str:
     return f"{len(names)} files beside it: {', '.join(names[:8])}{more}"
 
 
+def _tokenizer(manifest: dict[str, Any]) -> str:
+    told = manifest["tokenizer"]
+    if told is None:
+        return "its base's" if manifest["adapter"] else "none"
+    return f"{told['model'] or 'of no named kind'}, {told['tokens'] or 'unknown'} tokens"
+
+
 def _signature(kept: dict[str, Any]) -> str:
     return f"by {kept['signer']}" if kept["signer"] else f"does not count here: {kept['reason']}"
 
@@ -260,7 +267,7 @@ def _aliases(found: dict[str, Any]) -> str:
 
 def _describe(version: dict[str, Any], name: str) -> str:
     manifest = version["manifest"]
-    tokenizer = manifest["tokenizer"] or {}
+    adapter = manifest["adapter"]
     depends = [
         d["kind"] + " " + d["target"] + (f" sha256:{d['digest'][:12]}" if d["digest"] else "")
         for d in version["dependencies"]
@@ -271,8 +278,8 @@ def _describe(version: dict[str, Any], name: str) -> str:
         ("architecture", manifest["architecture"]),
         ("parameters", big(manifest["parameters"])),
         ("quantisation", f"{manifest['quantisation']} ({manifest['bits_per_weight']:.2f} bits)"),
-        ("context", manifest["context"]),
-        ("tokenizer", f"{tokenizer.get('model')}, {tokenizer.get('tokens')} tokens"),
+        ("context", manifest["context"] or ("its base's" if adapter else "not said")),
+        ("tokenizer", _tokenizer(manifest)),
         ("chat template", "yes" if manifest["chat_template"] else "none: not tuned for chat"),
         ("licence", _licence(version)),
         ("source", version["resolved"]),
@@ -287,8 +294,10 @@ def _describe(version: dict[str, Any], name: str) -> str:
     lines = [f"  {what:<14}{value}" for what, value in facts]
     if version["left_out"]:
         lines.append(f"  {'left out':<14}{_left_out(version)}")
-    if adapter := manifest["adapter"]:
-        base = (manifest["base_models"] or ["a model it does not name"])[0]
+    if adapter:
+        known = [f"{d['target']}:{d['target_number']}" for d in version["dependencies"]
+                 if d["kind"] == "base" and d["target_number"] is not None]  # fmt: skip
+        base = (known or manifest["base_models"] or ["a model it does not name"])[0]
         lines.insert(
             2, f"  {'adapter':<14}{adapter['method']} of rank {adapter['rank']} for {base}"
         )
