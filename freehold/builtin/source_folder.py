@@ -16,6 +16,7 @@ DEEPEST = 4
 LONGEST_CARD = 1024 * 1024
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp4")
 """What lies beside models to be looked at: left where it is."""
+LICENCES = ("license", "licence", "copying")
 
 
 class Folder:
@@ -53,6 +54,7 @@ class Folder:
             licence=_licence(path) if path.is_dir() else None,
             card=card.decode("utf-8", "replace") if card else None,
             signature=read_beside(file.parent, f"{file.name}.sig", SIGNATURE),
+            beside=dict(_beside(path, file)) if path.is_dir() else {},
         )
 
 
@@ -82,6 +84,35 @@ def _all(folder: Path) -> dict[str, Path]:
         text = f"{folder} holds no .gguf file, no .safetensors and no .onnx"
         raise Invalid("invalid.source", text, param="source")
     return found
+
+
+def _beside(folder: Path, model: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what a folder holds besides a model, its card, its licence and its signature."""
+    count = 0
+    for place, folders, names in os.walk(folder):
+        depth = len(Path(place).relative_to(folder).parts)
+        folders[:] = sorted(
+            name for name in folders if depth + 1 < DEEPEST and not name.startswith(".")
+        )
+        for name in sorted(names):
+            path = Path(place) / name
+            if path == model or _is_paper(name, model) or name.startswith("."):
+                continue
+            if not name.isprintable() or not path.is_file():
+                continue
+            count += 1
+            if count > MOST_FILES:
+                return
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _is_paper(name: str, model: Path) -> bool:
+    lower = name.lower()
+    return (
+        lower in (CARD.lower(), SIGNATURE, f"{model.name.lower()}.sig")
+        or lower.partition(".")[0] in LICENCES
+        or lower.endswith(PICTURES)
+    )
 
 
 def _walk(root: Path, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
@@ -122,7 +153,7 @@ def _licence(folder: Path) -> str | None:
     told: list[object] = []
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
-        if name != "readme.md" and name.partition(".")[0] not in ("license", "licence", "copying"):
+        if name != "readme.md" and name.partition(".")[0] not in LICENCES:
             continue
         if path.is_symlink() or not path.is_file():
             continue

@@ -132,6 +132,7 @@ def _bring(
         card=card.decode("utf-8", "replace") if card else None,
         signature=signed,
         attached=_attached(repository, digest),
+        beside={name: path for name, path in files.items() if name not in models},
     )
 
 

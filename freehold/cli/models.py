@@ -62,12 +62,14 @@ def import_(
         result = follow(client, job, name or source.rpartition("/")[2])
         shown = client.get(f"/api/models/{part(result['model'])}")
     version = next(v for v in shown["versions"] if v["number"] == result["version"])
-    fields = ("digest", "bytes", "licence", "notice", "quarantine")
+    fields = ("digest", "bytes", "licence", "notice", "quarantine", "left_out")
     document = {**result, **{name: version[name] for name in fields}}
     state = "imported" if result["new"] else "already there:"
     lines = [f"{state} {result['model']}:{result['version']}  sha256:{version['digest']}"]
     lines.append(f"licence {_licence(version)}")
-    lines += _quarantine(version["quarantine"])
+    if version["left_out"]:
+        lines.append(f"left out: {_left_out(version)}")
+    lines += _quarantine(version["quarantine"], f"{result['model']}:{result['version']}")
     emit(options, document, "\n".join(lines))
     if version["quarantine"] and version["quarantine"]["open"]:
         click.get_current_context().exit(1)
@@ -101,7 +103,11 @@ def show(options: Options, name: str) -> None:
         if label:
             number = number_of(found, label)
             found["versions"] = [v for v in found["versions"] if v["number"] == number]
-    emit(options, found, "\n\n".join([_aliases(found), *map(_describe, found["versions"])]))
+    emit(
+        options,
+        found,
+        "\n\n".join([_aliases(found), *(_describe(v, name) for v in found["versions"])]),
+    )
 
 
 model.add_command(gc)
@@ -209,6 +215,23 @@ def _set(settings: dict[str, int | str | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
+def _left_out(version: dict[str, Any]) -> str:
+    names = version["left_out"]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{len(names)} files beside it: {', '.join(names[:8])}{more}"
+
+
+def _tokenizer(manifest: dict[str, Any]) -> str:
+    told = manifest["tokenizer"]
+    if told is None:
+        return "its base's" if manifest["adapter"] else "none"
+    return f"{told['model'] or 'of no named kind'}, {told['tokens'] or 'unknown'} tokens"
+
+
+def _signature(kept: dict[str, Any]) -> str:
+    return f"by {kept['signer']}" if kept["signer"] else f"does not count here: {kept['reason']}"
+
+
 def _quality(measured: dict[str, float] | None) -> str:
     if not measured:
         return "not measured"
@@ -220,12 +243,15 @@ def _licence(version: dict[str, Any]) -> str:
     return f"{named}: {version['notice']}" if version["notice"] else named
 
 
-def _quarantine(held: dict[str, Any] | None) -> list[str]:
+def _quarantine(held: dict[str, Any] | None, title: str) -> list[str]:
     """Return why a version is in quarantine, a finding a line; who let it out, if two have."""
     if held is None:
         return []
     asked = held["release"] or {}
-    told = "IN QUARANTINE: it cannot be deployed until two people release it"
+    told = (
+        "IN QUARANTINE: it cannot be deployed until two people release it, each with "
+        f"freehold model release {title}"
+    )
     if not held["open"]:
         told = f"released by {asked['asked_by']} and {asked['confirmed_by']}: {asked['reason']}"
     elif asked:
@@ -239,9 +265,9 @@ def _aliases(found: dict[str, Any]) -> str:
     return f"{found['name']}\n" + table(("ALIAS", "VERSION"), rows, "no aliases")
 
 
-def _describe(version: dict[str, Any]) -> str:
+def _describe(version: dict[str, Any], name: str) -> str:
     manifest = version["manifest"]
-    tokenizer = manifest["tokenizer"] or {}
+    adapter = manifest["adapter"]
     depends = [
         d["kind"] + " " + d["target"] + (f" sha256:{d['digest'][:12]}" if d["digest"] else "")
         for d in version["dependencies"]
@@ -252,23 +278,28 @@ def _describe(version: dict[str, Any]) -> str:
         ("architecture", manifest["architecture"]),
         ("parameters", big(manifest["parameters"])),
         ("quantisation", f"{manifest['quantisation']} ({manifest['bits_per_weight']:.2f} bits)"),
-        ("context", manifest["context"]),
-        ("tokenizer", f"{tokenizer.get('model')}, {tokenizer.get('tokens')} tokens"),
+        ("context", manifest["context"] or ("its base's" if adapter else "not said")),
+        ("tokenizer", _tokenizer(manifest)),
         ("chat template", "yes" if manifest["chat_template"] else "none: not tuned for chat"),
         ("licence", _licence(version)),
         ("source", version["resolved"]),
         ("dependencies", "; ".join(depends) or "none"),
         ("lineage", " <- ".join(version["lineage"]) or "none"),
+        ("signatures", "; ".join(map(_signature, version["signatures"])) or "none"),
         ("quality", _quality(version["quality"])),
         ("settings", _set(version["settings"]) or "defaults"),
         ("verified", _checked(version["checked"], version["damage"])),
         ("imported", f"{moment(version['created'])} UTC by {version['created_by']}"),
     )
-    lines = [f"  {name:<14}{value}" for name, value in facts]
-    if adapter := manifest["adapter"]:
-        base = (manifest["base_models"] or ["a model it does not name"])[0]
+    lines = [f"  {what:<14}{value}" for what, value in facts]
+    if version["left_out"]:
+        lines.append(f"  {'left out':<14}{_left_out(version)}")
+    if adapter:
+        known = [f"{d['target']}:{d['target_number']}" for d in version["dependencies"]
+                 if d["kind"] == "base" and d["target_number"] is not None]  # fmt: skip
+        base = (known or manifest["base_models"] or ["a model it does not name"])[0]
         lines.insert(
             2, f"  {'adapter':<14}{adapter['method']} of rank {adapter['rank']} for {base}"
         )
-    lines += _quarantine(version["quarantine"])
+    lines += _quarantine(version["quarantine"], f"{name}:{version['number']}")
     return f"version {version['number']}\n" + "\n".join(lines)

@@ -12,8 +12,9 @@ from freehold.cli.output import emit, follow
 from freehold.cli.versions import path_of
 from freehold.errors import Forbidden, Invalid
 from freehold.models.signing import statement
+from freehold.models.signing.signer import check_extra
 from freehold.models.signing.signer import sign as make_signature
-from freehold.models.signing.trust import Trust
+from freehold.models.signing.trust import Trust, read_certificates, read_public_key
 from freehold.secret import resolve_secret
 from freehold.settings import Signing
 
@@ -49,9 +50,13 @@ def sign(
         found = client.post(f"{path}/signatures", {"bundle": made.decode()})
     if out is not None:
         Path(out).write_bytes(made)
-    trusted = f"by {found['signer']}" if found["signer"] else "(by nobody that is trusted here yet)"
     document = {"version": title, **found, "file": out}
-    emit(options, document, f"signed {title} {trusted}")
+    told = f"signed {title} by {found['signer']}" if found["signer"] else (
+        f"signed {title}; it does not count here yet: {found['reason']}\n"
+        "name the public key in keys of [signing] in freehold.toml (an authority in certificates), "
+        f"or verify with it: freehold model verify {title} --trust-key FILE"
+    )  # fmt: skip
+    emit(options, document, told)
 
 
 @command()
@@ -75,6 +80,7 @@ def verify(
     Whom to trust is what [signing] in the settings says, unless it is said here.
     """
     trust = Trust(Signing(keys=trust_key, certificates=trust_ca)) if trust_key or trust_ca else None
+    _check_files(trust_key, trust_ca)
     if (name is None) != everything:
         raise click.UsageError("give either a model's NAME or --all")
     with connected(options) as client:
@@ -102,6 +108,16 @@ def read_bundle(file: str) -> str:
         raise Invalid("invalid.usage", f"cannot read {file}: {error}") from error
 
 
+def _check_files(keys: tuple[str, ...], authorities: tuple[str, ...]) -> None:
+    """Say what is wrong with whom to trust, before anything is held against it."""
+    if keys or authorities:
+        check_extra()
+    for file in keys:
+        read_public_key(Path(file))
+    for file in authorities:
+        read_certificates(Path(file))
+
+
 def _signer(
     client: Client, title: str, path: str, signature: str | None, trust: Trust | None
 ) -> str:
@@ -119,7 +135,8 @@ def _signer(
         return str(signers[0])
     bundles = [read_bundle(signature).encode()] if signature else []
     bundles += [each["bundle"].encode() for each in kept]
-    return trust.find(bundles, list(_files(client, title).values())).signer
+    advice = "give the public key, or the authority, of who signed it"
+    return trust.find(bundles, list(_files(client, title).values()), advice).signer
 
 
 def _files(client: Client, title: str) -> dict[str, str]:

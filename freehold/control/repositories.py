@@ -133,9 +133,7 @@ class Repositories:
             artifact = next(each for each in version.artifacts if each.digest == hexadecimal)
             return self._blobs.path(hexadecimal), artifact.bytes
         for version in self.versions(repository):
-            small = dict(self._pack(version).small)
-            for attached in self._attached(version):
-                small |= attached.blobs
+            small = self._small(version)
             if digest in small:
                 return small[digest], len(small[digest])
         raise Missing("missing.blob", f"{repository} has no blob {digest:.100}")
@@ -254,6 +252,13 @@ class Repositories:
 
     def _pack(self, version: Version) -> Package:
         return pack(version, self._papers.card(version.row.model, version.row.number))
+
+    def _small(self, version: Version) -> dict[str, bytes]:
+        """Return the blobs that are made here for a version and its signatures, by digest."""
+        small = dict(self._pack(version).small)
+        for attached in self._attached(version):
+            small |= attached.blobs
+        return small
 
     def _packed(self, version: Version) -> Found:
         """Return the manifest of a version: the one it was pushed with, else one made here."""

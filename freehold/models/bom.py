@@ -31,10 +31,13 @@ SPDX = MappingProxyType(
 """Licences that models come under and SPDX has an id for; others are given by name."""
 
 
-def bill(version: Version, signers: Sequence[str], made_by: str) -> dict[str, Any]:
+def bill(
+    version: Version, signers: Sequence[str], made_by: str, doubted: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the bill of materials; the same version gives the same document.
 
-    ``signers`` are those of the signatures that hold, ``made_by`` is our own version.
+    ``signers`` are those of the signatures that hold, ``made_by`` is our own version; ``doubted``
+    says of the other signatures why they do not count here.
     """
     row = version.row
     own = f"model:{row.model}:{row.number}"
@@ -54,7 +57,7 @@ def bill(version: Version, signers: Sequence[str], made_by: str) -> dict[str, An
             "tools": {
                 "components": [{"type": "application", "name": "freehold", "version": made_by}]
             },
-            "component": _model(version, own, bases, signers),
+            "component": _model(version, own, bases, signers, doubted),
         },
         "components": [*files, *bases],
         "dependencies": [
@@ -65,7 +68,11 @@ def bill(version: Version, signers: Sequence[str], made_by: str) -> dict[str, An
 
 
 def _model(
-    version: Version, own: str, bases: Sequence[dict[str, Any]], signers: Sequence[str]
+    version: Version,
+    own: str,
+    bases: Sequence[dict[str, Any]],
+    signers: Sequence[str],
+    doubted: Sequence[str],
 ) -> dict[str, Any]:
     row, manifest = version.row, version.manifest
     facts = {
@@ -80,6 +87,8 @@ def _model(
     }
     properties = [{"name": f"freehold:{k}", "value": str(v)} for k, v in facts.items() if v]
     properties += [{"name": "freehold:signed-by", "value": each} for each in signers]
+    properties += [{"name": "freehold:signature-that-does-not-count", "value": each}
+                   for each in doubted]  # fmt: skip
     found: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": own,

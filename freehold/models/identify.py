@@ -13,6 +13,7 @@ from freehold.models.card import licence_of, read_card
 from freehold.models.checkpoint import describe_adapter, describe_checkpoint, describe_onnx
 from freehold.models.licence import together
 from freehold.models.manifest import Manifest, Tokenizer, describe
+from freehold.models.scan.kind import EXECUTES, HEAD, kind_of
 from freehold.store.versions import Artifact
 
 INDEX = "model.safetensors.index.json"
@@ -75,8 +76,9 @@ def _gguf(files: Mapping[str, Path], weights: Sequence[str]) -> Identified:
 
 
 def _safetensors(files: Mapping[str, Path]) -> Identified:
-    config = _json(files, "config.json")
     names = [name for name in files if name.endswith(".safetensors") and "/" not in name]
+    _check_kinds({name: files[name] for name in names})
+    config = _json(files, "config.json")
     shards = {name: safetensors.read_header(files[name]) for name in sorted(names)}
     if not shards:
         raise Invalid("invalid.source", "its safetensors do not lie beside its config.json")
@@ -99,6 +101,19 @@ def _safetensors(files: Mapping[str, Path]) -> Identified:
     if not manifest.parameters:
         raise Invalid("invalid.safetensors", "cannot use this model: it holds no tensors")
     return Identified(format="safetensors", manifest=manifest, main=next(iter(shards)))
+
+
+def _check_kinds(files: Mapping[str, Path]) -> None:
+    """Say what weights really are, before it is said that something is missing beside them."""
+    for name, path in files.items():
+        with path.open("rb") as file:
+            kind, title = kind_of(name, file.read(HEAD))
+        if kind in EXECUTES:
+            raise Invalid(
+                "invalid.safetensors",
+                f"{name} is no safetensors file: it is {title}; {EXECUTES[kind]}",
+                param="source",
+            )
 
 
 def _adapter(files: Mapping[str, Path]) -> Identified:

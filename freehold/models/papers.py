@@ -7,6 +7,7 @@ from contextlib import suppress
 from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.registry import Registry, Version
 from freehold.models.signing.bundle import decode
+from freehold.models.signing.signer import check_extra
 from freehold.models.signing.statement import read_statement
 from freehold.models.signing.trust import Trust, Verified
 from freehold.store import cards
@@ -68,6 +69,17 @@ class Papers:
         with self._database.transaction() as connection:
             if not cards.remove_signature(connection, model, number, id_):
                 raise Missing("missing.signature", f"{model}:{number} has no signature {id_!r:.80}")
+
+    def standing(self, row: SignatureRow, version: Version) -> tuple[str | None, str | None]:
+        """Return who made a signature of a version, where it counts here; else why it does not."""
+        try:
+            check_extra()
+            found = self.trust.verify(row.bundle)
+        except FreeholdError as error:
+            return None, error.message
+        if not found.signed.covers([artifact.digest for artifact in version.artifacts]):
+            return None, f"the signature by {found.signer} is over other files"
+        return found.signer, None
 
     def signer(self, version: Version) -> Verified:
         """Return who signed a version; ``Forbidden`` where nobody that is trusted did."""

@@ -20,6 +20,7 @@ from freehold.models.licence import judge, together
 from freehold.models.needs import needs_of, once
 from freehold.models.papers import Papers, admit
 from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
+from freehold.models.scan.beside import look_beside
 from freehold.models.scan.finding import Finding
 from freehold.models.scan.scan import scan
 from freehold.models.source import Fetched, Origin, Progress, Source
@@ -78,7 +79,13 @@ def bring_in(
         digests = [artifact.digest for artifact in draft.artifacts]
         beside = (fetched.signature, *fetched.attached)
         signatures = admit(shop.papers, arrival.signature, beside, digests)
-        draft = msgspec.structs.replace(draft, card=fetched.card, signatures=signatures)
+        draft = msgspec.structs.replace(
+            draft,
+            card=fetched.card,
+            signatures=signatures,
+            findings=draft.findings + _beside(fetched, draft, shop),
+            left_out=tuple(fetched.beside),
+        )
         version, new = shop.registry.register(draft, now, by)
     except (Invalid, DigestMismatch, Forbidden):  # no later try can make use of it
         shutil.rmtree(scratch, ignore_errors=True)
@@ -94,6 +101,15 @@ def _signed(
     for bundle in signatures:
         shop.papers.sign(version, bundle, now, by)
     return version
+
+
+def _beside(fetched: Fetched, draft: Draft, shop: Workshop) -> tuple[Finding, ...]:
+    """Return what is found beside a new model: nothing about a version that is in use already."""
+    known = draft.model in shop.registry.names() and shop.registry.versions(draft.model)
+    digests = [version.row.digest for version in known or ()]
+    if digest_of(draft.artifacts, draft.format) in digests:
+        return ()
+    return look_beside(fetched.beside)
 
 
 def scan_files(

@@ -23,6 +23,8 @@ from freehold.store.database import Database
 from freehold.store.quarantine import Quarantine, acceptances, isolate, quarantine_of
 from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow, VersionRow
 
+LEFT_OUT = "left_out"
+"""The report that lists the files which were no part of what was imported."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PRODUCTION = "production"
 ANY_LICENCE = Licences()
@@ -77,6 +79,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     card: str | None = None
     signatures: tuple[bytes, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 class Registry:
@@ -285,6 +288,11 @@ class Registry:
         with self._database.reading() as connection:
             return reports.find(connection, model, number, kind)
 
+    def left_out(self, model: str, number: int) -> tuple[str, ...]:
+        """Return the files that lay beside a version when it was imported, and were left there."""
+        text = self.report(model, number, LEFT_OUT)
+        return msgspec.json.decode(text, type=tuple[str, ...]) if text else ()
+
     def remove(self, model: str, number: int) -> int:
         """Remove a version and the blobs nothing else uses; return the bytes given back."""
         version = self.version(model, number)
@@ -369,6 +377,9 @@ def _refuse_needed(dependents: Sequence[str], name: str) -> None:
 def _add_papers(connection: Any, draft: Draft, number: int, now: float, by: str) -> None:
     if draft.card:
         cards.set_card(connection, draft.model, number, draft.card)
+    if draft.left_out:
+        text = msgspec.json.encode(draft.left_out).decode()
+        reports.keep(connection, draft.model, number, LEFT_OUT, text, now)
     for bundle in draft.signatures:
         row = SignatureRow(
             model=draft.model,

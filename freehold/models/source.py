@@ -40,6 +40,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     ``attached`` are signatures that a registry has about the artifact.
     ``digests`` are the SHA-256 (hex) that files must have. Those in ``hashed`` were hashed as they
     came to where they lie, where nobody else writes: they are not read again to be stored.
+    ``beside`` are files that lie there too, and are no part of the model: looked at, not kept.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     attached: tuple[bytes, ...] = ()
     digests: Mapping[str, str] = {}
     hashed: frozenset[str] = frozenset()
+    beside: Mapping[str, Path] = {}
 
 
 class Source(Protocol):

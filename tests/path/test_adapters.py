@@ -75,6 +75,29 @@ def test_a_client_chooses_an_adapter_by_its_deployment_only(shelf: House) -> Non
     assert _said(shelf, "formal-tone", question, lora=[]) == formal
 
 
+def test_an_adapter_is_shown_with_its_own_version_and_its_base(shelf: House) -> None:
+    folder = shelf.home.parent / "terse"
+    body = {"source": str(folder), "name": "formal", "dependencies": [
+        {"kind": "base", "target": "base"}]}  # fmt: skip
+    for path, asked in (
+        ("/api/models", body), ("/api/models/formal/versions/3/convert", {"type": "f32"}),
+    ):  # fmt: skip
+        job = shelf.call("POST", path, asked).json
+        assert shelf.call("GET", f"/api/jobs/{job['id']}?wait=30").json["state"] == "done"
+    _deploy(shelf, "formal:4", "fourth")
+    eventually(lambda: shelf.deployment("fourth")["state"] == "ready", "fourth")
+    found = shelf.deployment("fourth")
+    assert found["host"] == "base"  # which runs a version 2
+    assert {replica["version"] for replica in found["replicas"]} == {4}
+    (line,) = (text for text in shelf.cli("status").splitlines() if "fourth" in text)
+    assert ", then" not in line, line
+    shown = shelf.cli("model", "show", "formal:4")
+    assert "for base:" in shown, shown
+    assert "None" not in shown, shown
+    assert shelf.call("DELETE", "/api/deployments/fourth").status == 200
+    eventually(lambda: len(_engines(shelf)) == 1, "one process")
+
+
 def test_an_adapter_gives_no_vectors_and_its_base_gives_the_same_as_before(shelf: House) -> None:
     def vector() -> Any:
         answer = shelf.call("POST", "/v1/embeddings", {"model": "base", "input": WORDS[0]})

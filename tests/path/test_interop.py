@@ -230,8 +230,23 @@ def test_a_model_is_signed_here_and_its_signature_travels(tmp_path: Path, folder
     assert (failed.returncode, "not trusted here" in failed.stderr) == (1, True)
     public = str(tmp_path / "k.pub")
     assert own.json("model", "verify", "tiny", "--trust-key", public)["signer"].endswith("(k.pub)")
+    # What does not count here is seen, too, and each refusal says what to do about this one.
+    assert "not trusted here" in own.cli("model", "show", "tiny")
+    assert "that-does-not-count" in own.cli("model", "bom", "tiny")
+    again = own.cli("model", "sign", "tiny", "--key", str(key))
+    assert "[signing]" in again
+    assert "freehold model verify tiny:1 --trust-key" in again
+    (tmp_path / "others").mkdir()
+    make_key(tmp_path / "others")
+    for given, says in ((tmp_path / "others" / "k.pub", "of who signed it"),
+                        (key, "is a private key")):  # fmt: skip
+        failed = own.run_cli("model", "verify", "tiny", "--trust-key", str(given))
+        assert (failed.returncode, says in failed.stderr) == (1, True), failed.stderr
+        assert "sign it with" not in failed.stderr
     (own.home / "freehold.toml").write_text(f"[signing]\nkeys = ['{public}']\n")
     assert own.json("model", "verify", "tiny", "--signed")["signer"]
+    shown = own.json("model", "show", "tiny")["versions"][0]["signatures"]
+    assert [each["signer"] is not None for each in shown] == [True, True]
     # The real package reads what we wrote, over the file under the name it has here.
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -183,7 +183,8 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
                 id=replica.id,
                 state=replica.state,
                 since=_wall(replica.since),
-                version=replica.launch.version,
+                # A guest is served by what carries its adapter; that has a version of its own.
+                version=route.version if plan.guest else replica.launch.version,
                 build=replica.launch.native.build if replica.launch.native else WHEEL,
                 pid=replica.pid,
                 bytes=replica.launch.bytes,

@@ -43,8 +43,18 @@ class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
     release: Release | None
 
 
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """A signature over a version: its ``signer`` where it counts here, else ``reason`` why not."""
+
+    signer: str | None
+    reason: str | None
+
+
 class VersionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A version with everything known of it. ``lineage`` is what it came from, nearest first."""
+    """A version with everything known of it. ``lineage`` is what it came from, nearest first.
+
+    ``left_out`` are files that lay beside it when it was imported, and are no part of it.
+    """
 
     number: int
     digest: str
@@ -66,6 +76,8 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     damage: str | None
     quarantine: QuarantineView | None
     quality: dict[str, float] | None = None
+    left_out: tuple[str, ...] = ()
+    signatures: tuple[Signed, ...] = ()
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,7 +306,15 @@ def view(version: Version, control: Control) -> VersionView:
         damage=version.damage,
         quality=quality(control.registry.report(version.row.model, version.row.number)),
         quarantine=_quarantine(version),
+        left_out=control.registry.left_out(version.row.model, version.row.number),
+        signatures=_signatures(version, control),
     )
+
+
+def _signatures(version: Version, control: Control) -> tuple[Signed, ...]:
+    rows = control.papers.signatures(version.row.model, version.row.number)
+    told = [control.papers.standing(row, version) for row in rows]
+    return tuple(Signed(signer=signer, reason=reason) for signer, reason in told)
 
 
 def _quarantine(version: Version) -> QuarantineView | None:

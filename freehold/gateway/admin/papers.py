@@ -9,7 +9,7 @@ from freehold import __version__
 from freehold.control.control import Control
 from freehold.control.jobs import Job
 from freehold.control.push import start_push
-from freehold.errors import FreeholdError, Missing
+from freehold.errors import Missing
 from freehold.gateway.admin.ask import Ask, Body, version_number
 from freehold.models.bom import bill
 from freehold.models.registry import Version
@@ -77,7 +77,8 @@ async def bill_of_materials(ask: Ask, control: Control) -> dict[str, Any]:
     """Show what a version is made of, as a CycloneDX 1.6 document."""
     version = _version(ask, control)
     views = await asyncio.to_thread(_views, version, control)
-    return bill(version, [view.signer for view in views if view.signer], __version__)
+    doubted = [str(view.reason) for view in views if not view.signer]
+    return bill(version, [view.signer for view in views if view.signer], __version__, doubted)
 
 
 async def list_signatures(ask: Ask, control: Control) -> list[SignatureView]:
@@ -116,12 +117,7 @@ def _views(version: Version, control: Control) -> list[SignatureView]:
 
 
 def _view(row: SignatureRow, version: Version, control: Control) -> SignatureView:
-    signer = reason = None
-    try:
-        digests = [artifact.digest for artifact in version.artifacts]
-        signer = control.papers.trust.find([row.bundle], digests).signer
-    except FreeholdError as error:
-        reason = error.message
+    signer, reason = control.papers.standing(row, version)
     return SignatureView(
         id=row.id,
         signer=signer,

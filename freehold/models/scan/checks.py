@@ -62,6 +62,18 @@ def item(name: str, path: Path) -> Item:
 
 def examine(it: Item) -> Iterator[Finding]:
     """Yield what is wrong with a file by our own reading of it."""
+    running = list(executes(it))
+    yield from running
+    if it.kind in EXECUTES or any(each.rule == "executes.pickle" for each in running):
+        return
+    try:
+        yield from CHECKS[it.kind](it)
+    except Invalid as error:
+        raise Invalid(error.code, f"{it.name}: {error.message}", param="source") from error
+
+
+def executes(it: Item) -> Iterator[Finding]:
+    """Yield what of a file would be run by whoever loads it: by its kind, or hidden in it."""
     if it.kind in EXECUTES:
         yield found(it, f"executes.{it.kind}", f"it is {it.title}: {EXECUTES[it.kind]}")
         return
@@ -71,11 +83,6 @@ def examine(it: Item) -> Iterator[Finding]:
         called = _called(it)
         if called is not None:
             yield found(it, "executes.pickle", f"it is a Python pickle that calls {called!r:.120}")
-            return
-    try:
-        yield from CHECKS[it.kind](it)
-    except Invalid as error:
-        raise Invalid(error.code, f"{it.name}: {error.message}", param="source") from error
 
 
 def found(it: Item, rule: str, says: str, by: str = "freehold") -> Finding:

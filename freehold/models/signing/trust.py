@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 DEPTH = 8
+ADVICE = "sign it with freehold model sign, or see [signing] in the settings"
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,10 +46,13 @@ class Trust:
         _check_signature(bundle, key)
         return Verified(signer=signer, signed=read_statement(bundle.payload))
 
-    def find(self, bundles: Sequence[bytes], digests: Sequence[str]) -> Verified:
+    def find(
+        self, bundles: Sequence[bytes], digests: Sequence[str], advice: str = ADVICE
+    ) -> Verified:
         """Return the first signature that holds over all of these digests (SHA-256 in hex).
 
-        ``Forbidden`` says of each why it does not count, and of none that there is none.
+        ``Forbidden`` says of each why it does not count, of none that there is none, and the
+        ``advice``.
         """
         check_extra()
         reasons = []
@@ -64,8 +68,7 @@ class Trust:
         why = "; ".join(reasons) or "it has no signature"
         raise Forbidden(
             "forbidden.unsigned",
-            f"not signed by anybody trusted here: {why}: sign it with freehold model sign, or see "
-            "[signing] in the settings",
+            f"not signed by anybody trusted here: {why}: {advice}",
         )
 
     def _known(self, bundle: Bundle) -> tuple["EllipticCurvePublicKey", str]:
@@ -101,8 +104,15 @@ def read_public_key(path: Path) -> "EllipticCurvePublicKey":
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+    data = read_pem(path)
+    if b"PRIVATE KEY-----" in data:
+        raise Invalid(
+            "invalid.key",
+            f"{path} is a private key: keep it to yourself, and give its public half "
+            f"(openssl ec -in {path.name} -pubout)",
+        )
     try:
-        return check_key(load_pem_public_key(read_pem(path)), str(path))
+        return check_key(load_pem_public_key(data), str(path))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise Invalid("invalid.key", f"{path} holds no PEM public key") from error
 

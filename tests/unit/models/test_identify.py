@@ -47,6 +47,22 @@ def test_a_folder_of_safetensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x80\x04\x95" + bytes(64), "a Python pickle"),
+        (b"PK\x03\x04" + bytes(64), "a zip archive"),
+    ],
+)
+def test_weights_that_are_something_else_are_called_that(
+    tmp_path: Path, data: bytes, says: str
+) -> None:
+    """Also where nothing lies beside them, which would be said next."""
+    (tmp_path / "model.safetensors").write_bytes(data)
+    with pytest.raises(Invalid, match=says):
+        identify({"model.safetensors": tmp_path / "model.safetensors"})
+
+
+@pytest.mark.parametrize(
     ("files", "template"),
     [
         ({"chat_template__jinja": "{{ 1 }}", **TEXTS}, "{{ 1 }}"),

@@ -364,3 +364,27 @@ def _stricter(shop: Shop, place: Path, name: str) -> Shop:
     rules.write_text('rule r { strings: $a = "sleeper" condition: $a }')
     shop.workshop = msgspec.structs.replace(shop.workshop, scan=Scan(yara=(str(rules),)))
     return shop
+
+
+def test_what_lies_beside_a_model_is_looked_at_and_named(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    place = tmp_path / "tiny"
+    (place / "notes" / ".git").mkdir(parents=True)
+    (place / "tiny.gguf").write_bytes(gguf())
+    for name in ("README.md", "LICENSE", "tiny.gguf.sig", "model.sig", "a.png", "notes/.git/x"):
+        (place / name).write_bytes(b"plain")
+    quiet = shop.bring(place, "quiet")
+    assert (quiet.quarantine, shop.registry.left_out("quiet", 1)) == (None, ())
+    (place / "notes" / "more.txt").write_text("plain")
+    named = shop.bring(place, "named")
+    assert (named.quarantine, shop.registry.left_out("named", 1)) == (None, ("notes/more.txt",))
+    (place / "evil.txt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    (place / "load.py").write_text("import os")
+    held = shop.bring(place, "held").quarantine
+    assert held is not None
+    assert {(each.file, each.rule) for each in decode(held.findings)} == {
+        ("evil.txt", "executes.pickle"), ("load.py", "executes.program"),
+    }  # fmt: skip
+    assert shop.registry.left_out("held", 1) == ("evil.txt", "load.py", "notes/more.txt")
+    # Whoever puts something beside a model that is in use stops nothing by it.
+    assert shop.bring(place, "quiet").quarantine is None
