@@ -10,7 +10,7 @@ from freehold.errors import Forbidden, FreeholdError, Invalid
 from freehold.models.signing.bundle import Bundle, decode, signed_bytes
 from freehold.models.signing.signer import check_extra, check_key, hash_of, hint_of, read_pem
 from freehold.models.signing.statement import Signed, read_statement
-from freehold.settings import Signing
+from freehold.settings import FILE, Signing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -65,7 +65,7 @@ class Trust:
         raise Forbidden(
             "forbidden.unsigned",
             f"not signed by anybody trusted here: {why}: sign it with freehold model sign, or see "
-            "[signing] in the settings",
+            f"[signing] in {FILE}",
         )
 
     def _known(self, bundle: Bundle) -> tuple["EllipticCurvePublicKey", str]:
