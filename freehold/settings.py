@@ -319,6 +319,25 @@ class Settings(Section, frozen=True):
     plugins: Plugins = Plugins()
 
 
+FILE = "HOME/freehold.toml"
+IN_FORCE = f"{FILE}, then freehold down and freehold up"
+"""Where a setting is written and how it comes into force, as errors say it."""
+BY_GATEWAYS = ("server", "quotas", "cache", "responses")
+"""Sections that gateways alone go by: replacing those puts them in force."""
+BY_CONTROL = ("server.host", "server.port", "server.workers")
+
+
+def waiting(before: Settings, now: Settings) -> list[str]:
+    """Return what has changed and waits for ``freehold up``, after gateways were replaced."""
+    names = [name for name in Settings.__struct_fields__ if name not in BY_GATEWAYS]
+    found = [name for name in names if getattr(before, name) != getattr(now, name)]
+    for name in BY_CONTROL:
+        field = name.partition(".")[2]
+        if getattr(before.server, field) != getattr(now.server, field):
+            found.append(name)
+    return found
+
+
 def worker_count(settings: Server) -> int:
     """Return how many gateways to run: as told, else one for every eight cores."""
     return settings.workers or max(1, (os.cpu_count() or 1) // 8)

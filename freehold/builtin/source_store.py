@@ -22,7 +22,7 @@ from freehold.models.oci.choose import CARDS, SIGNATURES, only_model
 from freehold.models.oci.manifest import check_file_name
 from freehold.models.source import BESIDE_BYTES, Fetched, Origin, Progress
 from freehold.secret import resolve_secret
-from freehold.settings import Bucket, Sources, environment
+from freehold.settings import IN_FORCE, Bucket, Sources, environment
 
 SCHEMES = ("s3", "gs", "az")
 _FORM = re.compile(
@@ -233,7 +233,7 @@ def _explained(bucket: str, hidden: list[str]) -> Iterator[None]:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise Forbidden(
             "forbidden.bucket",
-            f'{bucket} refuses us: give it secrets in the settings, [sources.buckets."{bucket}"]',
+            f'{bucket} refuses us: give it secrets, [sources.buckets."{bucket}"] in {IN_FORCE}',
         ) from error
     except exceptions.PreconditionError as error:
         raise Unavailable(

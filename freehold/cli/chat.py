@@ -8,7 +8,7 @@ import click
 import msgspec
 from pyreqwest.exceptions import PyreqwestError
 
-from freehold.cli.client import Remote, answering, read_error, unreachable
+from freehold.cli.client import Remote, answering, unreachable
 from freehold.cli.command import Options, command
 from freehold.cli.names import complete
 from freehold.cli.output import emit, say
@@ -62,7 +62,7 @@ def _ask(door: Remote, body: dict[str, Any], answer: "_Answer") -> None:
     try:
         with request.timeout(timedelta(hours=1)).build_streamed() as response:
             if response.status != 200:
-                raise read_error(response.status, _decoded(response.bytes().to_bytes()))
+                raise door.refusal(response.status, _decoded(response.bytes().to_bytes()))
             answer.request = response.get_header("x-freehold-request")
             answer.deployment = response.get_header("x-freehold-deployment")
             rest = b""

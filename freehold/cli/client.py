@@ -19,6 +19,10 @@ from freehold.errors import FreeholdError, Invalid, Missing, Refused, Unavailabl
 from freehold.settings import read_settings
 
 PATIENCE = 120.0
+NEW_KEY = (
+    "freehold down and freehold up write a new one there, or name another with --key or "
+    "FREEHOLD_KEY"
+)
 
 
 class Door(Protocol):
@@ -36,10 +40,16 @@ class Door(Protocol):
 class Remote:
     """Over HTTP."""
 
-    def __init__(self, url: str, key: str, options: Options, *, control: str | None = None) -> None:
-        """Reach ``url``; ``control`` is asked for administration where we know it."""
+    def __init__(
+        self, url: str, key: str | None, options: Options, *, control: str | None = None
+    ) -> None:
+        """Reach ``url``; ``control`` is asked for administration where we know it.
+
+        Without a key it is the home's own.
+        """
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.key = key
+        self.key = key or _admin_key(options.home)
+        self._own = None if key else options.home / "admin.key"
         self._control = control or self.url
         builder = SyncClientBuilder().no_proxy().connect_timeout(timedelta(seconds=5))
         if options.ca is not None:
@@ -59,6 +69,20 @@ class Remote:
             return response.status, response.bytes().to_bytes()
         except PyreqwestError as error:
             raise unreachable(self.url, error) from error
+
+    def refusal(self, status: int, document: Any) -> FreeholdError:
+        """Return the error that an answer carries; of a key it says which, and what to do."""
+        error = read_error(status, document)
+        if error.code not in ("unauthenticated.unknown_key", "unauthenticated.expired_key"):
+            return error
+        if self._own is None:
+            text = (
+                "it came from --key or FREEHOLD_KEY, which go before the home's own; an "
+                "administrator makes another with freehold key create"
+            )
+        else:
+            text = f"it stands in {self._own}: {NEW_KEY}"
+        return Refused(error.code, f"{error.message}; {text}")
 
     def close(self) -> None:
         """Close connections."""
@@ -97,7 +121,8 @@ class Client:
                 "unavailable.freehold", f"what answers there (status {status}) is no Freehold"
             ) from error
         if status >= 400:
-            raise read_error(status, document)
+            door = self._door
+            raise (door.refusal if isinstance(door, Remote) else read_error)(status, document)
         return document
 
 
@@ -125,10 +150,9 @@ def running(options: Options) -> Remote:
             "unavailable.freehold",
             f"no Freehold runs on {options.home}: start it with freehold up",
         )
-    key = options.key or _admin_key(options.home)
     # Control listens on loopback, which wants no certificate.
     control = None if found.url.startswith("http://") else found.control_url
-    return Remote(found.url, key, options, control=control)
+    return Remote(found.url, options.key, options, control=control)
 
 
 def answering(options: Options) -> Remote:
@@ -136,7 +160,7 @@ def answering(options: Options) -> Remote:
     url = None if options.url or Home.reach(options.home) else serving_url(options.home)
     if url is None:
         return running(options)
-    return Remote(url, options.key or _admin_key(options.home), options, control=url)
+    return Remote(url, options.key, options, control=url)
 
 
 def part(text: str) -> str:
@@ -218,7 +242,7 @@ def _admin_key(home: Path) -> str:
         return (home / "admin.key").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Unavailable(
-            "unavailable.key", f"cannot read {home / 'admin.key'}: give --url and --key"
+            "unavailable.key", f"cannot read {home / 'admin.key'}: {NEW_KEY}"
         ) from error
 
 

@@ -20,7 +20,8 @@ def restart(options: Options, no_wait: bool) -> None:
     """Replace the gateways one by one; no request is dropped.
 
     Reads freehold.toml and the certificate again. What is wrong in them is refused, and everything
-    stays as it was. Control itself, its models and engines go on.
+    stays as it was. Control itself, its models and engines go on, by the settings they started
+    with: which changes wait for freehold down and freehold up is said.
     """
     with connected(options) as client:
         if not client.serving:
@@ -28,7 +29,11 @@ def restart(options: Options, no_wait: bool) -> None:
         found = client.post("/api/gateways/restart")
         if not no_wait:
             found = _replaced(client)
-    emit(options, found, "gateways are being replaced" if no_wait else "all gateways replaced")
+    text = "gateways are being replaced" if no_wait else "all gateways replaced"
+    if found["pending"]:
+        changed = ", ".join(found["pending"])
+        text += f"\nchanged, and not in force until freehold down and freehold up: {changed}"
+    emit(options, found, text)
 
 
 def _replaced(client: Client) -> Any:

@@ -23,7 +23,7 @@ from freehold.control.feasible import check_document
 from freehold.control.gateways import Gateways
 from freehold.control.home import Home, write_secret
 from freehold.control.jobs import Job, Jobs
-from freehold.control.keys import Keys, NewKey
+from freehold.control.keys import ADMIN, Keys, NewKey
 from freehold.control.limits import (
     Limits,
     by_subject,
@@ -218,13 +218,12 @@ class Control(msgspec.Struct, kw_only=True):
         await asyncio.get_running_loop().run_in_executor(self.bookkeeper, purge)
 
     def ensure_admin(self) -> NewKey | None:
-        """Make an administrator's key where no other one can administer, as on the first start."""
+        """Write a new ``HOME/admin.key`` where there is none in force, as on the first start."""
         now = self.clock()
-        live = (g for g in self.keys.grants().values() if g.expires is None or g.expires > now)
-        if any(grant.role == "admin" for grant in live):
+        if self.keys.can_administer(self.home.read_admin_key(), now):
             return None
         kept = partial(write_secret, self.home.admin_key)
-        return self.keys.create("admin", "admin", None, now, kept=kept)
+        return self.keys.create(ADMIN, ADMIN, None, now, kept=kept)
 
     async def changed(self) -> None:
         """Put a change of the desired state in force, in every gateway that answers."""

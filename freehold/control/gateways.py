@@ -24,7 +24,7 @@ from freehold.control.rolling import Gateway, step
 from freehold.errors import FreeholdError
 from freehold.runtime import handover, process
 from freehold.runtime.process import Identity
-from freehold.settings import Server, Settings, environment, read_settings, worker_count
+from freehold.settings import Server, Settings, environment, read_settings, waiting, worker_count
 
 STEADY_AFTER = 10.0
 LOOK_EVERY = 1.0
@@ -53,7 +53,8 @@ class Gateways:
     """Keeps the wanted number of gateway processes running on one listening socket.
 
     ``check`` raises for settings that gateways could not work with. ``trouble`` says why a
-    certificate on disk is not the one in force.
+    certificate on disk is not the one in force, ``pending`` which changed settings are not: control
+    goes by those it started with.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Gateways:
         self._stamp: object = None
         self._looked = 0.0
         self._build = ""
+        self._started_with = read_settings(home)
         self.trouble: str | None = None
+        self.pending: list[str] = []
 
     @property
     def names(self) -> list[str]:
@@ -137,6 +140,9 @@ class Gateways:
         found = certificate.take(server, self._kept)
         self._whole = msgspec.structs.replace(given, server=server)
         self._settings, self._certificate, self.trouble = server, found, None
+        if pending := waiting(self._started_with, given):
+            _log.warning("not in force until freehold down and up: %s", ", ".join(pending))
+        self.pending = pending
         self._put_in_force()
         for name, record in self._records.items():
             self._write(name, msgspec.structs.replace(record, build=""))

@@ -95,8 +95,15 @@ class Home:
 
     @property
     def admin_key(self) -> Path:
-        """The first administrator's key (mode 0600)."""
+        """The home's own key, an administrator's (mode 0600); ``freehold up`` sees to it."""
         return self.root / "admin.key"
+
+    def read_admin_key(self) -> str | None:
+        """Return the home's own key; None where none can be read."""
+        try:
+            return self.admin_key.read_text(encoding="ascii").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
 
     @property
     def url(self) -> Path:

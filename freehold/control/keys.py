@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from freehold.errors import Invalid, Missing
+from freehold.errors import Conflict, Invalid, Missing
 from freehold.identity.keys import keyed_hash, mint
 from freehold.models.registry import check_name
 from freehold.policy.permissions import check_role
@@ -12,6 +12,8 @@ from freehold.store import credentials
 from freehold.store.credentials import KeyRow
 from freehold.store.database import Database
 from freehold.store.snapshot import KeyGrant
+
+ADMIN = "admin"
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,12 +90,33 @@ class Keys:
         return [_view(row, now) for row in rows]
 
     def revoke(self, key_id: str, now: float) -> KeyView:
-        """Revoke a key and return it; ``Missing`` when there is no live one of that id."""
+        """Revoke a key and return it; ``Missing`` when there is no live one of that id.
+
+        ``Conflict`` for the last one that can administer: nobody could make another.
+        """
         with self._database.transaction() as connection:
+            live = [row for row in credentials.keys(connection) if _state(row, now) == "live"]
+            admins = [row.id for row in live if row.role == ADMIN]
+            if admins == [key_id]:
+                raise Conflict(
+                    "conflict.last_admin",
+                    f"{key_id} is the last live key of an administrator: make another first, with "
+                    "freehold key create --principal NAME --role admin",
+                )
             if not credentials.revoke_key(connection, key_id, now):
                 raise Missing("missing.key", f"no live key {key_id!r:.40}: see freehold key list")
             row = next(row for row in credentials.keys(connection) if row.id == key_id)
         return _view(row, now)
+
+    def can_administer(self, text: str | None, now: float) -> bool:
+        """Say whether a key is in force, and it or another one may administer."""
+        live = {
+            digest: grant.role
+            for digest, grant in self.grants().items()
+            if grant.expires is None or grant.expires > now
+        }
+        held = text is not None and keyed_hash(self._pepper, text) in live
+        return held and ADMIN in live.values()
 
     def grants(self) -> Mapping[str, KeyGrant]:
         """Return what gateways need: live keys by keyed hash."""

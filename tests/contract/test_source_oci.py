@@ -329,7 +329,9 @@ def test_passwords_by_reference(registry: Hostile, tmp_path: Path, wants: str) -
     registry.wants = wants
     secret = tmp_path / "secret"
     secret.write_text("right\n")
-    with pytest.raises(Forbidden, match=r'name one in the settings: \[sources.hosts."127'):
+    with pytest.raises(
+        Forbidden, match=r'name one, \[sources.hosts."127.*HOME/freehold.toml, then'
+    ):
         fetch(registry, tmp_path)
     fetched = fetch(registry, tmp_path, username="ci", password=f"file:{secret}")
     assert bytes_of(fetched) == MODEL

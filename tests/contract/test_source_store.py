@@ -139,7 +139,7 @@ def test_secrets_by_reference_sign_what_is_asked(bare: Bare, tmp_path: Path) -> 
     assert all((each or "").startswith("AWS4-HMAC-SHA256") for each in bare.authorizations)
     assert not any("s3cret" in (each or "") for each in bare.authorizations)
     bare.status = 403
-    with pytest.raises(Forbidden, match="give it secrets in the settings") as caught:
+    with pytest.raises(Forbidden, match=r"give it secrets, .*HOME/freehold.toml, then") as caught:
         fetch(bare, "s3://bkt/models/tiny", tmp_path / "t", secrets=secrets)
     assert "s3cret" not in str(caught.value)
 

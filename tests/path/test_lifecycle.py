@@ -65,6 +65,18 @@ def test_killing_control_leaves_answers_and_a_new_one_takes_over(own_house: Hous
     assert own_house.make_key("developer")
 
 
+def test_a_restart_says_what_is_not_in_force(own_house: House) -> None:
+    assert own_house.json("restart")["pending"] == []
+    file = own_house.home / "freehold.toml"
+    before = file.read_text() if file.exists() else ""
+    file.write_text(f"{before}\n[signing]\nrequired = true\n[cache]\nbytes = 1000000\n")
+    assert own_house.json("restart")["pending"] == ["signing"]
+    assert "until freehold down and freehold up: signing" in own_house.cli("restart")
+    own_house.stop()
+    own_house.start()
+    assert own_house.json("restart")["pending"] == []
+
+
 def test_requests_run_through_a_restart_of_control(own_house: House) -> None:
     url, key = own_house.url, own_house.key
     with ThreadPoolExecutor(1) as pool:

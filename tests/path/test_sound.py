@@ -177,9 +177,22 @@ def test_keys_come_and_go_without_harm(new_house: Make) -> None:
     keys = house.call("GET", "/api/keys", key=other).json
     first = next(key["id"] for key in keys if key["principal"] == "admin")
     assert house.call("DELETE", f"/api/keys/{first}", key=other).status == 200
-    (house.home / "admin.key").unlink()
+    revoked = house.run_cli("status").stderr
+    assert f"{house.home}/admin.key: freehold down and freehold up" in revoked
+    assert "FREEHOLD_KEY" in house.run_cli("status", "--key", "fh-none-x").stderr
+    last = next(key["id"] for key in keys if key["principal"] == "root")
+    refused = house.call("DELETE", f"/api/keys/{last}", key=other)
+    assert (refused.status, refused.error["code"]) == (409, "conflict.last_admin")
+    assert house.call("GET", "/api/keys", key=other).status == 200
     house.stop()
-    house.start(wait=False)
-    eventually(lambda: (house.home / "run" / "url").exists(), "a start")
-    eventually(lambda: house.call("GET", "/api/keys", key=other).status == 200, "its answer")
-    assert not (house.home / "admin.key").exists()
+    house.start()  # which is asked with the key that it has written anew
+    assert house.call("GET", "/api/keys", key=other).status == 200
+    before = house.key
+    (house.home / "admin.key").unlink()
+    assert "freehold down and freehold up" in house.run_cli("status").stderr
+    house.stop()
+    house.start()
+    assert house.key != before
+    kept = house.key
+    house.stop()
+    assert house.start().key == kept

@@ -33,10 +33,14 @@ class GatewayView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewaysView(msgspec.Struct, frozen=True, kw_only=True):
-    """All of them. ``rolling`` while some are to be replaced; ``trouble`` with the certificate."""
+    """All of them. ``rolling`` while some are to be replaced; ``trouble`` with the certificate.
+
+    ``pending`` are changed settings, by section, that control follows only from its next start on.
+    """
 
     rolling: bool
     trouble: str | None
+    pending: list[str]
     gateways: list[GatewayView]
 
 
@@ -46,6 +50,7 @@ async def show(_ask: Ask, control: Control) -> GatewaysView:
     return GatewaysView(
         rolling=control.gateways.is_rolling,
         trouble=control.gateways.trouble,
+        pending=control.gateways.pending,
         gateways=views(control),
     )
 

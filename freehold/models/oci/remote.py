@@ -30,6 +30,7 @@ from freehold.models.oci.manifest import (
     read_manifest,
 )
 from freehold.secret import resolve_secret
+from freehold.settings import IN_FORCE
 
 REDIRECTS = 5
 TOKEN_BYTES = 64 * 1024
@@ -312,7 +313,7 @@ class Repository:
     def _refused(self, why: str) -> Forbidden:
         hint = (
             "check the password" if self._access.settings.password
-            else f'name one in the settings: [sources.hosts."{self._access.host}"]'
+            else f'name one, [sources.hosts."{self._access.host}"] in {IN_FORCE}'
         )  # fmt: skip
         return Forbidden("forbidden.registry", f"{self._access.host} refuses us: {why}; {hint}")
 

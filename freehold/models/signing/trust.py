@@ -10,14 +10,14 @@ from freehold.errors import Forbidden, FreeholdError, Invalid
 from freehold.models.signing.bundle import Bundle, decode, signed_bytes
 from freehold.models.signing.signer import check_extra, check_key, hash_of, hint_of, read_pem
 from freehold.models.signing.statement import Signed, read_statement
-from freehold.settings import Signing
+from freehold.settings import FILE, Signing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.x509 import Certificate
 
 DEPTH = 8
-ADVICE = "sign it with freehold model sign, or see [signing] in the settings"
+ADVICE = f"sign it with freehold model sign, or see [signing] in {FILE}"
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
