@@ -13,6 +13,7 @@ from freehold.cli.names import complete
 from freehold.cli.output import emit, follow, table
 from freehold.cli.registry import gc, storage
 from freehold.cli.signing import read_bundle
+from freehold.cli.template import described, show_template
 from freehold.cli.versions import number_of, resolve
 from freehold.cli.words import big, moment, size
 from freehold.errors import Invalid
@@ -95,8 +96,12 @@ def list_(options: Options) -> None:
 
 @command(model)
 @click.argument("name", shell_complete=complete("model", "version"))
-def show(options: Options, name: str) -> None:
+@click.option("--template", is_flag=True, help="Print the chat template of one version only.")
+def show(options: Options, name: str, template: bool) -> None:
     """Show a model: versions, digests, size, licence, dependencies, lineage, quality."""
+    if template:
+        show_template(options, name)
+        return
     name, _, label = name.partition(":")
     with connected(options) as client:
         found = client.get(f"/api/models/{part(name)}")
@@ -280,7 +285,7 @@ def _describe(version: dict[str, Any], name: str) -> str:
         ("quantisation", f"{manifest['quantisation']} ({manifest['bits_per_weight']:.2f} bits)"),
         ("context", manifest["context"] or ("its base's" if adapter else "not said")),
         ("tokenizer", _tokenizer(manifest)),
-        ("chat template", "yes" if manifest["chat_template"] else "none: not tuned for chat"),
+        ("chat template", described(manifest["chat_template"])),
         ("licence", _licence(version)),
         ("source", version["resolved"]),
         ("dependencies", "; ".join(depends) or "none"),

@@ -8,7 +8,11 @@ from pathlib import Path
 from freehold.runtime import process
 from freehold.runtime.replica import Replica
 
-LAST_WORDS = 2000
+LAST_WORDS = 8000
+IDLE_WORDS = (
+    "Failed to init server", "exiting due to", "please consider", "for example:",
+)  # fmt: skip
+"""What engines say last, and what says nothing: that it ended, and advice about their options."""
 """Bytes of an engine's log that are looked at when it has ended."""
 
 
@@ -38,13 +42,15 @@ class Notes:
                 self._unwritten.discard(replica_id)
 
     def last_words(self, replica: Replica) -> str:
-        """Return why an engine ended, as far as it said so."""
+        """Return why an engine ended, as far as it said so, and where the rest stands."""
         lines: list[str] = []
         with suppress(OSError), self.log(replica).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS))
             lines = file.read(LAST_WORDS).decode("utf-8", "replace").split("\n")
         told = [line for line in lines if " E " in line or "rror" in line]
-        return f"the engine ended: {told[-1].strip()[:300]}" if told else "the engine ended"
+        telling = [line for line in told if not any(phrase in line for phrase in IDLE_WORDS)]
+        why = f": {(telling or told)[-1].strip()[:300]}" if told else ""
+        return f"the engine ended{why}; more is in {self.log(replica)}"
 
     def forget(self, replica_id: str) -> None:
         """Remove the files of a replica."""

@@ -332,6 +332,23 @@ def test_the_bill_of_materials_is_valid_cyclonedx(tmp_path: Path, folder: Path) 
     assert found == own.json("model", "bom", "tiny:1")
 
 
+def test_the_chat_template_of_a_version_is_printed(tmp_path: Path) -> None:
+    own = house(tmp_path / "home")
+    text = "{{ messages[0]['content'] }}\n\x1b[2Jä"
+    fields = {"general.architecture": "llama", "tokenizer.chat_template": text}
+    for name, data in (("chat", gguf(fields)), ("bare", MODEL)):
+        (tmp_path / "x.gguf").write_bytes(data)
+        own.json("model", "import", str(tmp_path / "x.gguf"), "--name", name)
+    told = own.json("model", "show", "chat:1", "--template")
+    digest_ = hashlib.sha256(text.encode()).hexdigest()
+    assert told == {"version": "chat:1", "sha256": digest_, "template": text}
+    printed = own.cli("model", "show", "chat", "--template")
+    assert printed == text.replace("\x1b", "\\x1b") + "\n"
+    assert digest_[:12] in own.cli("model", "show", "chat")
+    failed = own.run_cli("model", "show", "bare", "--template")
+    assert (failed.returncode, "no chat template" in failed.stderr) == (1, True)
+
+
 def test_model_cards_are_kept_shown_and_changed(tmp_path: Path, folder: Path) -> None:
     own = house(tmp_path / "home")
     own.json("model", "import", str(folder / "tiny.gguf"), "--name", "bare")

@@ -176,12 +176,19 @@ async def test_last_words_are_read_from_the_end(pool: Pool, tmp_path: Path) -> N
     with log.open("wb") as file:
         file.truncate(1 << 33)
         file.seek(0, os.SEEK_END)
-        file.write(b"\nan Error at last\n")
+        file.write(
+            b"\n0.1 E srv init: chat template parsing error: std::exception\n"
+            b"0.2 E srv init: please consider disabling jinja\n"
+            b"0.3 E srv init: exiting due to model loading error\n"
+            b"RuntimeError: Failed to init server, please check the input params.\n"
+        )
     assert replica.pid is not None
     os.kill(replica.pid, signal.SIGKILL)
     await asyncio.sleep(0.05)
     pool.reconcile([WISH], Load(), time.monotonic())
-    assert "an Error at last" in (pool.replicas[replica.id].reason or "")
+    reason = pool.replicas[replica.id].reason or ""
+    assert "chat template parsing error" in reason
+    assert str(log) in reason
 
 
 async def test_who_is_served_by_another_keeps_its_replicas_until_those_can_answer(
