@@ -17,8 +17,18 @@ BANDS = 6
 """Groups of layers whose tensors of one role are judged together."""
 PROBE = "Q4_0"
 """What a group is made into to see how much its errors matter: quickly made, and coarse enough."""
+PROBE_DOWN = ("Q4_K", "IQ4_NL")
+"""The same for down-projections, with rows of whole 256s and others. A few of their inputs may be
+huge, and then an error matters ten times as much as it does in a type that nothing is made into."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
+
+
+def probe(tensor: Tensor) -> str:
+    """Return what a matrix is made into to see how much its errors matter."""
+    if "ffn_down" not in tensor.name:
+        return PROBE
+    return PROBE_DOWN[tensor.shape[0] % 256 != 0]
 
 
 def inputs(kind: str) -> int:

@@ -218,7 +218,11 @@ class Work:
         for number, row in enumerate(rows):
             one = weights.floats(tensor, row, 1)
             c.memmove(c.addressof(floats) + number * cols * 4, one, cols * 4)
-        wanted = {*kinds.candidates(tensor, tiny=self.order.tiny), kinds.PROBE, *self._own(tensor)}
+        wanted = {
+            *kinds.candidates(tensor, tiny=self.order.tiny),
+            kinds.probe(tensor),
+            *self._own(tensor),
+        }
         allowed = [k for k in sorted(wanted) if columns is not None or not _needs_importance(k)]
         share = len(rows) / total
         found = {k: coarse(floats, k, len(rows), cols, columns)[1] / share for k in allowed}
@@ -248,10 +252,11 @@ class Work:
         for number, (group, tensors) in enumerate(grouped.items()):
             names = [t.name for t in tensors if patient.reachable(t.name)]
             if group not in found and names:
-                patient.coarsen(dict.fromkeys(names, kinds.PROBE), importance)
+                probes = {t.name: kinds.probe(t) for t in tensors if t.name in names}
+                patient.coarsen(probes, importance)
                 loss = max(mean(ruler.score(patient.readers)), 1e-9)
                 patient.restore(names)
-                error = sum(errors[name][kinds.PROBE] for name in names)
+                error = sum(errors[name][kind] for name, kind in probes.items())
                 found[group] = loss / max(error, 1e-30)
                 self.kept.keep("sensitivity", found)
             self.progress("sensitivity", (number + 1) / len(grouped))

@@ -8,6 +8,7 @@ from freehold.models.compress.kinds import (
     groups,
     inputs,
     is_matrix,
+    probe,
     shuffled,
     spread,
 )
@@ -75,6 +76,14 @@ def test_every_beginning_of_a_shuffled_list_is_spread() -> None:
     for count in (4, 6, 8):
         first = sorted(found[:count])
         assert max(b - a for a, b in zip([-1, *first], [*first, 16], strict=True)) <= 32 / count
+
+
+def test_what_may_have_huge_inputs_is_probed_as_what_it_may_become() -> None:
+    for shape, wanted in ((4864, "Q4_K"), (896, "IQ4_NL")):
+        down = tensor("blk.0.ffn_down.weight", shape, 896)
+        assert probe(down) == wanted
+        assert probe(down) in candidates(down)
+    assert probe(tensor("blk.0.ffn_up.weight", 896, 4864)) == "Q4_0"
 
 
 def test_inputs_are_rounded_by_block() -> None:
