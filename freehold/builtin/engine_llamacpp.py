@@ -124,9 +124,8 @@ def serve(order: Order) -> None:
 def _tune(params: Any, order: Order) -> None:
     import xllamacpp
 
-    if order.batch:
-        params.n_batch = max(order.batch, params.n_batch)
-        params.n_ubatch = order.batch
+    params.n_ubatch = at_once(order.batch or params.n_ubatch, order.slots)
+    params.n_batch = max(params.n_ubatch, params.n_batch)
     if order.cache_type:
         kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{order.cache_type.upper()}")
         params.cache_type_k = params.cache_type_v = kind
@@ -144,6 +143,14 @@ def _tune(params: Any, order: Order) -> None:
         draft.mparams.path = order.draft
         draft.n_max = order.drafted or draft.n_max
         draft.cpuparams.n_threads = draft.cpuparams_batch.n_threads = order.threads
+
+
+def at_once(batch: int, slots: int) -> int:
+    """Return how many tokens are computed at a time: of ``batch``, a multiple of the slots. Pure.
+
+    With any other number llama.cpp aborts as it starts, where it offers pooled embeddings.
+    """
+    return max(slots, batch - batch % slots)
 
 
 def announce(ready: Path, url: str) -> None:

@@ -17,13 +17,15 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from freehold.builtin.engine_llamacpp import Order, announce
+from freehold.builtin.engine_llamacpp import Order, announce, at_once
 from freehold.errors import DigestMismatch, FreeholdError, Invalid
 from freehold.runtime.engine import Native
 from freehold.settings import environment
 
 SERVER = "llama-server"
 LOOK_EVERY = 0.05
+BATCH = 512
+"""Tokens that the server computes at a time where it is told nothing."""
 CARDS = ("GGML_VK_VISIBLE_DEVICES",)
 """Variables that say which graphics cards there are, of those that begin like a setting."""
 
@@ -42,8 +44,9 @@ def arguments(order: Order, key_file: str) -> list[str]:
     elif not order.encoder:
         found += ["--pooling", "mean"]
     found += _adapters(order)
-    if order.batch:
-        found += ["--ubatch-size", str(order.batch), "--batch-size", str(max(2048, order.batch))]
+    batch = at_once(order.batch or BATCH, order.slots)
+    if batch != BATCH:
+        found += ["--ubatch-size", str(batch), "--batch-size", str(max(2048, batch))]
     if order.cache_type:
         found += ["--cache-type-k", order.cache_type, "--cache-type-v", order.cache_type]
     if order.flash is not None:

@@ -141,9 +141,11 @@ def _choice(choice: dict[str, Any]) -> str:
 def _table(engines: list[dict[str, Any]]) -> str:
     rows = []
     for each in engines:
-        chosen = ", ".join(each["chosen_for"])
-        matches = each["matches"] or [None]
-        rows += [(each["id"], each["backend"], *_numbers(match), chosen) for match in matches]
+        for match in each["matches"] or [None]:
+            # Beside a measurement, only what follows from it.
+            own = match["match"]["architecture"] if match else None
+            chosen = ", ".join(name for name in each["chosen_for"] if own in (None, name))
+            rows.append((each["id"], each["backend"], *_numbers(match), chosen))
     return table(HEAD, rows, "")
 
 

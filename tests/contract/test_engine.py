@@ -130,6 +130,27 @@ def test_an_endpoint_has_nothing_to_start(tmp_path: Path) -> None:
     assert (engine.streams_only, LlamaCpp.streams_only) == (False, True)
 
 
+def test_any_number_of_slots_serves(
+    weights: Path, tmp_path: Path, house: House, launch: Launch
+) -> None:
+    """Also those that divide no usual batch; 512 rows for 3 slots ended it at its start."""
+    ready = tmp_path / "ready"
+    three = msgspec.structs.replace(launch, slots=3)
+    command = LlamaCpp().command(three, weights, SECRET, ready)
+    identity = process.spawn(
+        command.argv, tmp_path / "log", payload=command.payload, environment=dict(os.environ)
+    )
+    try:
+        url = eventually(lambda: ready.exists() and ready.read_text(), "it serves")
+        base = LlamaCpp().endpoint(url)
+        body = {"model": "m", "messages": QUESTION, "max_tokens": 2}
+        assert house.call("POST", "/chat/completions", body, key=SECRET, url=base).status == 200
+        body = {"model": "m", "input": "one text"}
+        assert house.call("POST", "/embeddings", body, key=SECRET, url=base).status == 200
+    finally:
+        process.send(identity, signal.SIGKILL)
+
+
 def test_a_build_answers_as_the_wheel_does(native: Launch, weights: Path, tmp_path: Path) -> None:
     quiet = lambda: None  # noqa: E731
     engine = LlamaCpp()

@@ -16,7 +16,7 @@ from hypothesis import given as given_
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from freehold.builtin.engine_llamacpp import Order
+from freehold.builtin.engine_llamacpp import Order, at_once
 from freehold.builtin.engine_native import arguments, opened, surroundings
 from freehold.errors import DigestMismatch, Invalid, Missing, Unavailable
 from freehold.models.engines.agree import FEWEST, compare, is_lost
@@ -308,6 +308,14 @@ def test_the_command_line_says_everything_but_the_secret() -> None:
                  "--lora-scaled /a:0 --lora-scaled /b:0 --lora-init-without-apply",
                  "--pooling rank"):  # fmt: skip
         assert part in text
+
+
+@given_(st.integers(1, 4096), st.integers(1, 64))
+def test_what_is_computed_at_once_divides_among_the_slots(batch: int, slots: int) -> None:
+    found = at_once(batch, slots)
+    assert found % slots == 0
+    assert slots <= found <= max(batch, slots)
+    assert found > batch - slots
 
 
 def test_a_path_that_would_mean_more_is_refused() -> None:
