@@ -42,9 +42,9 @@ from freehold.control.upstream_keys import UpstreamKeys
 from freehold.errors import FreeholdError
 from freehold.models.compress.compressor import Compressor
 from freehold.models.compress.request import Request
-from freehold.models.fetch import find
+from freehold.models.fetch import find, is_held
 from freehold.models.papers import Papers
-from freehold.models.pipeline import Arrival, Workshop, bring_in, is_held
+from freehold.models.pipeline import Arrival, Workshop, bring_in
 from freehold.models.registry import Registry, Version
 from freehold.models.room import Room
 from freehold.models.source import Progress

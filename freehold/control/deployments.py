@@ -15,7 +15,8 @@ from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.catalog import Digest, explain
 from freehold.models.deploy import Plan, draft_of, plan
 from freehold.models.deployment import Deployment, check
-from freehold.models.registry import LaunchSettings, Registry, Version, check_alias, check_name
+from freehold.models.naming import check_alias, check_name
+from freehold.models.registry import LaunchSettings, Registry, Version
 from freehold.models.sharing import share
 from freehold.runtime.builds import Builds
 from freehold.settings import Runtime

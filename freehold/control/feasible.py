@@ -7,7 +7,8 @@ from freehold.control.deployments import COMPRESSED, CONVERTED, Document, ModelE
 from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.deploy import plan
 from freehold.models.deployment import Deployment, check
-from freehold.models.pipeline import Workshop, is_held, names_file
+from freehold.models.fetch import is_held, names_file
+from freehold.models.pipeline import Workshop
 from freehold.models.registry import PRODUCTION, Registry
 from freehold.runtime.builds import Builds
 from freehold.settings import Runtime

@@ -6,7 +6,7 @@ import msgspec
 
 from freehold.errors import Conflict, Invalid, Missing
 from freehold.identity.keys import keyed_hash, mint
-from freehold.models.registry import check_name
+from freehold.models.naming import check_name
 from freehold.policy.permissions import check_role
 from freehold.store import credentials
 from freehold.store.credentials import KeyRow

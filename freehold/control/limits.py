@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from freehold.errors import Invalid, Missing
-from freehold.models.registry import check_name
+from freehold.models.naming import check_name
 from freehold.policy.quotas import MEASURES, MONEY, SCOPES, describe
 from freehold.record.windows import WINDOWS
 from freehold.store import limits

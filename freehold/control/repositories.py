@@ -22,6 +22,7 @@ from freehold.errors import (
     Unavailable,
 )
 from freehold.models.admission import check_released
+from freehold.models.naming import NAME
 from freehold.models.oci.attached import Attached, attach
 from freehold.models.oci.manifest import (
     MANIFEST,
@@ -32,7 +33,7 @@ from freehold.models.oci.manifest import (
 from freehold.models.oci.pack import Package, pack
 from freehold.models.oci.reference import DIGEST, no_digest
 from freehold.models.papers import Papers
-from freehold.models.registry import NAME, Registry, Version
+from freehold.models.registry import Registry, Version
 from freehold.store import repositories as rows
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database

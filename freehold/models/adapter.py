@@ -6,7 +6,8 @@ from pathlib import Path
 from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.gguf import Header, read_header
 from freehold.models.manifest import Manifest
-from freehold.models.registry import Registry, Version, suggest_name
+from freehold.models.naming import suggest_name
+from freehold.models.registry import Registry, Version
 from freehold.store.blobs import Blobs
 from freehold.store.versions import Dependency
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from freehold.errors import Invalid
-from freehold.models.registry import check_name
+from freehold.models.naming import check_name
 from freehold.secret import check_secret_reference
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

@@ -1,10 +1,12 @@
-"""Find the source that knows a text."""
+"""Find the source that knows a text, and what of it is here already."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 
 from freehold.errors import Missing
 from freehold.models.source import Origin, Source
+from freehold.store.blobs import Blobs
 
 ORDER = ("hub", "pypi", "oci", "freehold", "store", "catalog", "folder")
 """Who is asked first: those with a notation of their own, then names, then paths."""
@@ -25,3 +27,20 @@ def find(sources: Mapping[str, Source], text: str) -> tuple[Source, Origin]:
         f"{text!r:.120} is no catalog name, path, hf:, pypi:, oci:// or other source; {hint}",
         param="source",
     )
+
+
+def names_file(text: str, sources: Mapping[str, Source]) -> Path | None:
+    """Return the file or folder on this machine that a source's text means, if it means one."""
+    try:
+        origin = find(sources, text)[1]
+    except Missing:
+        return None
+    return Path(origin.location) if origin.source == "folder" else None
+
+
+def is_held(digest: str, blobs: Blobs) -> bool:
+    """Say whether the registry has these bytes, under whatever name."""
+    try:
+        return blobs.has(digest)
+    except Missing:  # no digest at all
+        return False

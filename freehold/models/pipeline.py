@@ -13,13 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Missing, Refused
-from freehold.models.fetch import find
+from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Refused
+from freehold.models.fetch import find, is_held, names_file
 from freehold.models.identify import Identified, digest_of, identify, named
 from freehold.models.licence import judge, together
+from freehold.models.naming import check_name, suggest_name
 from freehold.models.needs import needs_of, once
 from freehold.models.papers import Papers, admit
-from freehold.models.registry import Draft, Registry, Version, check_name, suggest_name
+from freehold.models.registry import Draft, Registry, Version
 from freehold.models.scan.beside import look_beside
 from freehold.models.scan.finding import Finding
 from freehold.models.scan.scan import scan
@@ -117,23 +118,6 @@ def scan_files(
 ) -> tuple[Finding, ...]:
     """Return what a scan finds in the files of a model, which lie where nobody can change them."""
     return scan(files, shop.scan, progress, _identified(files).companions)
-
-
-def names_file(text: str, sources: Mapping[str, Source]) -> Path | None:
-    """Return the file or folder on this machine that a source's text means, if it means one."""
-    try:
-        origin = find(sources, text)[1]
-    except Missing:
-        return None
-    return Path(origin.location) if origin.source == "folder" else None
-
-
-def is_held(digest: str, blobs: Blobs) -> bool:
-    """Say whether the registry has these bytes, under whatever name."""
-    try:
-        return blobs.has(digest)
-    except Missing:  # no digest at all
-        return False
 
 
 def _check_pin(arrival: Arrival, origin: Origin) -> None:

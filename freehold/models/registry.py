@@ -1,7 +1,6 @@
 """The registry: models, immutable versions, aliases that move and roll back at once."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -9,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from freehold.errors import Conflict, Invalid, Missing
+from freehold.errors import Conflict, Missing
 from freehold.models.admission import check_licence, check_released
 from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
+from freehold.models.naming import check_alias, check_name
 from freehold.models.scan.finding import Finding, decode, encode, unknown_in
 from freehold.settings import Licences
 from freehold.store import cards, reports, versions
@@ -25,7 +25,6 @@ from freehold.store.versions import AliasMove, Artifact, Dependency, SettingsRow
 
 LEFT_OUT = "left_out"
 """The report that lists the files which were no part of what was imported."""
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PRODUCTION = "production"
 ANY_LICENCE = Licences()
 
@@ -205,7 +204,7 @@ class Registry:
         model, _, label = reference.partition(":")
         label = label or PRODUCTION
         found = self.versions(model)
-        if _is_number(label):
+        if is_number(label):
             return self.admit(self.version(model, int(label)))
         number = self.aliases(model).get(label)
         if number is None:
@@ -390,33 +389,6 @@ def _add_papers(connection: Any, draft: Draft, number: int, now: float, by: str)
             created_by=by,
         )
         cards.add_signature(connection, row)
-
-
-def check_alias(alias: str) -> None:
-    """Raise ``Invalid`` unless this can name an alias."""
-    if alias.isdecimal():
-        raise Invalid("invalid.alias", "an alias is a name, not a number", param="alias")
-    check_name(alias)
-
-
-def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit() and len(label) <= 9
-
-
-def check_name(name: str) -> None:
-    """Raise ``Invalid`` unless this can name a model, a deployment or an alias."""
-    if not NAME.fullmatch(name):
-        raise Invalid(
-            "invalid.name",
-            f"{name!r:.140} cannot be a name: use a-z, 0-9, '.', '_' and '-', at most 128",
-            param="name",
-        )
-
-
-def suggest_name(text: str) -> str:
-    """Turn a file name or a title into a name."""
-    lowered = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
-    return lowered[:128] or "model"
 
 
 def _newest(revisions: Sequence[SettingsRow]) -> LaunchSettings:

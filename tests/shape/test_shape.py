@@ -18,6 +18,17 @@ MODULES = sorted(path for path in HOUSE.rglob("*.py") if "versions" not in path.
 ROOMS = sorted(path.name for path in HOUSE.iterdir() if (path / "__init__.py").exists())
 
 
+def imported(path: Path) -> set[str]:
+    """Return every module that a file imports, and every name that it takes from one."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{each.name}" for each in node.names}
+    return found
+
+
 def test_every_room_is_in_the_contract_of_layers() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = next(c for c in contracts["contracts"] if c["type"] == "layers")["layers"]
@@ -42,8 +53,20 @@ def test_a_file_is_about_one_thing_and_fits_a_sitting(path: Path) -> None:
     assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", text)
 
 
+ELSEWHERE = HOUSE / "builtin" / "llmcompressor_work.py"
+"""Runs as a script in an interpreter of its own, where torch is; nothing of ours is there."""
+
+
+def test_what_runs_elsewhere_is_nobodys_import_and_imports_nothing_of_ours() -> None:
+    assert "freehold" not in {name.partition(".")[0] for name in imported(ELSEWHERE)}
+    for path in MODULES:
+        assert not any(name.endswith(ELSEWHERE.stem) for name in imported(path)), path
+
+
 def test_only_settings_reads_the_environment_and_nobody_unpickles() -> None:
     for path in MODULES:
+        if path == ELSEWHERE:
+            continue
         text = path.read_text()
         if path.name != "settings.py":
             assert "os.environ" not in text, path

@@ -11,14 +11,8 @@ from freehold.models.deploy import plan
 from freehold.models.deployment import Deployment
 from freehold.models.gguf import read_header
 from freehold.models.manifest import describe
-from freehold.models.registry import (
-    Draft,
-    LaunchSettings,
-    Registry,
-    Version,
-    check_name,
-    suggest_name,
-)
+from freehold.models.naming import check_name, suggest_name
+from freehold.models.registry import Draft, LaunchSettings, Registry, Version
 from freehold.settings import Runtime
 from freehold.store.blobs import Blobs
 from freehold.store.database import Database
