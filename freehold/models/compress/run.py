@@ -125,12 +125,7 @@ def _register(
     identified = identify(made.files)
     # What was wrong with the parent's text is in the child's, whoever released the parent.
     findings = scan_files(made.files, shop, lambda *_: None)
-    artifacts = []
-    for name, path in made.files.items():
-        digest, size = shop.blobs.add(path, move=False)
-        artifacts.append(Artifact(name=name, digest=digest, bytes=size))
-    artifacts.sort(key=lambda each: (each.name != identified.main, each.name))
-    draft = _draft(job, parent, identified, findings, tuple(artifacts), made.method)
+    draft = _draft(job, parent, identified, findings, _stored(made, identified, shop), made.method)
     version, _ = shop.registry.register(draft, now, job.by)
     number, measured, weighed = version.row.number, made.measured, made.weighed
     if made.launch.settings != version.settings:
@@ -139,12 +134,8 @@ def _register(
     promoted = verdict.passed and job.request.promote and not findings
     reasons = verdict.reasons
     current = shop.registry.aliases(job.model).get(PRODUCTION)
-    if promoted and current is not None and (
-        shop.registry.version(job.model, current).row.format != identified.format
-    ):  # fmt: skip
-        # What runs now would have no engine any more.
-        promoted = False
-        reasons += (f"{PRODUCTION} is version {current} in another format, and stays",)
+    if promoted and (stays := _other_format(shop, job.model, current, identified.format)):
+        promoted, reasons = False, (*reasons, stays)
     report = Report(
         model=job.model,
         parent=job.number,
@@ -185,6 +176,22 @@ def _register(
         reasons=reasons,
         report=f"/api/models/{job.model}/versions/{number}/report",
     )
+
+
+def _stored(made: Made, identified: Identified, shop: Workshop) -> tuple[Artifact, ...]:
+    """Store what was made; the file that is the model comes first."""
+    artifacts = []
+    for name, path in made.files.items():
+        digest, size = shop.blobs.add(path, move=False)
+        artifacts.append(Artifact(name=name, digest=digest, bytes=size))
+    return tuple(sorted(artifacts, key=lambda each: (each.name != identified.main, each.name)))
+
+
+def _other_format(shop: Workshop, model: str, current: int | None, made: str) -> str:
+    """Return why ``production`` stays, where what runs now would have no engine any more."""
+    if current is None or shop.registry.version(model, current).row.format == made:
+        return ""
+    return f"{PRODUCTION} is version {current} in another format, and stays"
 
 
 def _told(settings: LaunchSettings) -> dict[str, str]:

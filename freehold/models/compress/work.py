@@ -18,23 +18,22 @@ from freehold.models.compress import kinds, search
 from freehold.models.compress.divergence import Scores
 from freehold.models.compress.importance import collect
 from freehold.models.compress.order import Checkpoints, Order
+from freehold.models.compress.passages import LENGTH, pairs_of, texts_of
 from freehold.models.compress.patient import FIRST, INPUTS, Patient, coarse, rounding
 from freehold.models.compress.ruler import Embeddings, Predictions, Ranks
 from freehold.models.compress.search import Choice, Option
+from freehold.models.compress.stand_in import STAND_IN, merge, write_stand_in
 from freehold.models.compress.weights import (
     FULL,
     Weights,
     dequantise,
     is_full,
-    rewrite,
     rows_of,
 )
 from freehold.models.gguf import Tensor, read_header
 from freehold.models.gguf_write import entry, metadata_bytes, retyped, write
 from freehold.models.llama import Model, Readers, readers
 
-LENGTH = 256
-"""Tokens of a text."""
 LEARNED = 16
 """Texts that importance is measured on."""
 PROBED = 2
@@ -44,16 +43,10 @@ LARGE = 300_000_000
 """Parameters from which on a model is large."""
 FEW = 6
 """Texts that are enough to say that a file loses far too much, or far less than it might."""
-STAND_IN = "Q8_0"
-"""What the model is measured as: next to lossless, and the type that runs fastest here."""
 TOGETHER = 32
 """Tensors whose errors are kept at once."""
-RANKED = 9
-"""Sentences of which the first is asked about the others."""
 SAMPLED = 48
 """Rows of a tensor that its errors are measured on."""
-TIED = 0.02
-"""Relative square difference up to which two matrices are one, stored twice."""
 
 Progress = Callable[[str, float], None]
 Ruler = Predictions | Embeddings
@@ -89,56 +82,25 @@ class Work:
             )  # fmt: skip
         return path
 
-    def is_tied(self, weights: Weights) -> bool:
-        """Say whether the embedding of tokens and the output are one matrix, stored twice."""
-        a, b = (weights.tensors.get(name) for name in ("token_embd.weight", "output.weight"))
-        if a is None or b is None or a.shape != b.shape:
-            return False
-        difference = total = 0.0
-        for row in kinds.spread(rows_of(a), 64):
-            x, y = weights.floats(a, row, 1), weights.floats(b, row, 1)
-            difference += sum((p - q) ** 2 for p, q in zip(x, y, strict=True))
-            total += sum(q * q for q in y)
-        return difference < TIED * total
-
     def merged(self, weights: Weights) -> Path:
         """Return a file in which a matrix that was stored twice is stored once."""
         path = self.scratch / "merged.gguf"
-        if path.exists():
-            return path
-        entries = metadata_bytes(weights.path, weights.header)
-        # The output is what was stored with more care.
-        better = weights.tensors["output.weight"]
-        wanted = [
-            Tensor(t.name, better.type, t.shape, 0, better.bytes)
-            if t.name == "token_embd.weight" else t
-            for t in weights.header.tensors if t.name != "output.weight"
-        ]  # fmt: skip
-
-        def data(tensor: Tensor) -> Iterator[memoryview]:
-            name = "output.weight" if tensor.name == "token_embd.weight" else tensor.name
-            return weights.raw(weights.tensors[name])
-
-        write(path, entries, wanted, data)
+        if not path.exists():
+            merge(weights, path)
         return path
 
     def stand_in(self, weights: Weights) -> Weights:
         """Return the model in eight bits: what is learned about it is learned from that."""
         path = self.scratch / "stand-in.gguf"
         if not path.exists():
-            total = sum(tensor.elements for tensor in weights.header.tensors) * 34 / 32
-            rewrite(
-                weights.path, path,
-                lambda t: STAND_IN if kinds.is_matrix(t) else t.type, self.threads,
-                lambda done: self.progress("stand-in", min(1.0, done / total)),
-            )  # fmt: skip
+            write_stand_in(weights, path, self.threads, partial(self.progress, "stand-in"))
         return Weights(path)
 
     # What to learn from
 
     def texts(self, model: Model) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         """Return token texts to learn from, to probe with, and to be judged by."""
-        made = _pairs if self.order.ranks else partial(_texts, encoder=self.order.encoder)
+        made = pairs_of if self.order.ranks else partial(texts_of, encoder=self.order.encoder)
         learn, judge = made(model, self.order.learn), made(model, self.order.judge)
         if not learn or not judge:
             raise Invalid("invalid.calibration", "the calibration text has too few tokens")
@@ -417,42 +379,6 @@ def mean(scores: Sequence[Scores]) -> float:
     """Return the mean loss over all positions."""
     values = [value for each in scores for value in each.divergence]
     return sum(values) / max(1, len(values))
-
-
-def _texts(model: Model, passages: Sequence[str], *, encoder: bool) -> list[list[int]]:
-    if encoder:
-        found = [model.tokenize(passage, special=True)[:LENGTH] for passage in _pieces(passages)]
-        return [text for text in found if len(text) > 2]
-    stream: list[int] = []
-    for passage in passages:
-        stream += model.tokenize(passage + "\n\n")
-    step = LENGTH - (model.begins is not None)
-    found = [stream[at : at + step] for at in range(0, len(stream), step)]
-    if len(found) > 1 and len(found[-1]) < step:
-        found[-1] = stream[-step:]
-    lead = [model.begins] if model.begins is not None else []
-    return [lead + text for text in found if len(text) > FIRST + 2]
-
-
-def _pairs(model: Model, passages: Sequence[str]) -> list[list[int]]:
-    """Return questions with passages, as a model that ranks reads them: a sentence, and each of
-    those that follow it."""
-    found = [model.tokenize(each, special=True)[: LENGTH // 2] for each in _pieces(passages)]
-    found = [text for text in found if len(text) > 2]
-    return [
-        [*found[at], *(passage[1:] if model.begins is not None else passage)]
-        for at in range(0, len(found) - 1, RANKED)
-        for passage in found[at + 1 : at + RANKED]
-    ]
-
-
-def _pieces(passages: Sequence[str]) -> Iterator[str]:
-    """Yield sentences: what is embedded is seldom longer."""
-    for passage in passages:
-        rest = passage.replace("\n", " ")
-        for mark in (". ", "。", "। ", "? ", "! "):
-            rest = rest.replace(mark, mark + "\0")
-        yield from (part.strip() for part in rest.split("\0") if part.strip())
 
 
 def _layer(name: str) -> int:

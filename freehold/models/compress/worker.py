@@ -20,11 +20,13 @@ from freehold.errors import FreeholdError, Unavailable
 from freehold.models.compress import search
 from freehold.models.compress.divergence import Scores
 from freehold.models.compress.order import Measured, Order, Point, TensorRow
+from freehold.models.compress.passages import LENGTH
 from freehold.models.compress.patient import Patient
 from freehold.models.compress.ruler import Embeddings, Predictions
 from freehold.models.compress.search import Choice, Option
+from freehold.models.compress.stand_in import is_tied
 from freehold.models.compress.weights import Weights
-from freehold.models.compress.work import LENGTH, Ruler, Work, mean, search_for
+from freehold.models.compress.work import Ruler, Work, mean, search_for
 from freehold.models.intervals import Interval, mean_interval
 from freehold.models.llama import Model
 
@@ -35,6 +37,9 @@ FAR = 0.5
 PARENT_SEEN = 0.5
 """Seconds after which a child looks whether its parent is there."""
 CACHES = ("Q8_0", "Q4_0")
+PASSING = ("reference.gguf", "merged.gguf", "stand-in.gguf", "judge.logp", "floor.logp",
+           "probe.logp")  # fmt: skip
+"""What nobody needs once all is measured."""
 
 
 def compress(order: Order, say: object) -> Measured:
@@ -47,7 +52,7 @@ def compress(order: Order, say: object) -> Measured:
     began = time.monotonic()
     reference = work.reference()
     full = Weights(reference)
-    tied = work.is_tied(full)
+    tied = is_tied(full)
     patched = Weights(work.merged(full)) if tied else full
     work.clock("reference", began)
 
@@ -95,9 +100,7 @@ def compress(order: Order, say: object) -> Measured:
     caches = {} if order.encoder else _caches(work, ruler, scores)
     measured = _measured(work, ruler, scores, choice, options, tied, caches, rest)
     work.kept.keep("measured", measured)
-    for name in (
-        "reference.gguf", "merged.gguf", "stand-in.gguf", "judge.logp", "floor.logp", "probe.logp",
-    ):  # fmt: skip
+    for name in PASSING:
         (work.scratch / name).unlink(missing_ok=True)
     return measured
 

@@ -7,8 +7,9 @@ import pytest
 from freehold.models.compress.order import Order
 from freehold.models.compress.patient import INPUTS
 from freehold.models.compress.search import smallest
+from freehold.models.compress.stand_in import STAND_IN
 from freehold.models.compress.weights import Weights
-from freehold.models.compress.work import STAND_IN, Work
+from freehold.models.compress.work import Work
 from tests.make_model import model
 
 UP, DOWN = "blk.0.ffn_up.weight", "blk.0.ffn_down.weight"
