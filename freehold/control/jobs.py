@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from freehold.errors import FreeholdError, Missing, NoCapacity, Unavailable
+from freehold.errors import Conflict, FreeholdError, Missing, NoCapacity, Unavailable
 
 KEPT = 200
 AT_ONCE = 4
@@ -64,6 +64,7 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._stopping = False
+        self._cancelled: dict[str, str] = {}
 
     def start(
         self, kind: str, subject: str, work: Work, same: object = None, job_id: str | None = None
@@ -110,6 +111,14 @@ class Jobs:
             await asyncio.wait((task,), timeout=patience)
         return self.get(job_id)
 
+    def cancel(self, job_id: str, by: str) -> Job:
+        """End a job at its next report of progress; ``Conflict`` when it is over already."""
+        job = self.get(job_id)
+        if job.state != "running":
+            raise Conflict("conflict.job", f"job {job_id} is over already: it is {job.state}")
+        self._cancelled.setdefault(job_id, by)
+        return job
+
     async def stop(self) -> None:
         """End all jobs at their next report of progress."""
         self._stopping = True
@@ -121,6 +130,9 @@ class Jobs:
         def progress(stage: str, done: int, total: int) -> None:
             if self._stopping:
                 raise Unavailable("unavailable.stopping", "Freehold is stopping: ask again later")
+            if job.id in self._cancelled:
+                told = f"{job.kind} {job.subject} was cancelled by {self._cancelled[job.id]}"
+                raise Unavailable("unavailable.cancelled", told)
             job.stage, job.done, job.total = stage, done, total
 
         try:
@@ -143,3 +155,4 @@ class Jobs:
                 job.state = "done" if job.error is None else "failed"
                 self._tasks.pop(job.id, None)
                 self._asked.pop(job.id, None)
+                self._cancelled.pop(job.id, None)
