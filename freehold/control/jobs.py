@@ -13,6 +13,8 @@ from freehold.errors import Conflict, FreeholdError, Missing, NoCapacity, Unavai
 KEPT = 200
 AT_ONCE = 4
 WAITING = 100
+BYTES = frozenset({"fetch", "download", "store", "verify", "scan", "push", "pack", "unpack"})
+"""Stages that move bytes, or read them."""
 State = Literal["running", "done", "failed"]
 
 
@@ -24,7 +26,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, kw_only=True):
-    """One piece of long work. ``done`` of ``total`` is in bytes; total 0 is unknown."""
+    """One piece of long work. ``done`` of ``total`` is in ``unit``; total 0 is unknown.
+
+    A stage that moves no bytes tells the share that is done: whatever its total, only that counts.
+    """
 
     id: str
     kind: str
@@ -33,6 +38,7 @@ class Job(msgspec.Struct, kw_only=True):
     stage: str = "queued"
     done: int = 0
     total: int = 0
+    unit: Literal["bytes", "share"] = "bytes"
     result: dict[str, object] | None = None
     error: Failure | None = None
 
@@ -134,6 +140,7 @@ class Jobs:
                 told = f"{job.kind} {job.subject} was cancelled by {self._cancelled[job.id]}"
                 raise Unavailable("unavailable.cancelled", told)
             job.stage, job.done, job.total = stage, done, total
+            job.unit = "bytes" if stage in BYTES else "share"
 
         try:
             loop = asyncio.get_running_loop()

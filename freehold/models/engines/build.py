@@ -17,7 +17,7 @@ from typing import IO
 import msgspec
 
 from freehold.errors import Missing, Unavailable
-from freehold.models.child import WATCH
+from freehold.models.child import WATCH, below
 from freehold.models.engines import hardware
 from freehold.models.engines.hardware import Backend, Find, Hardware
 from freehold.models.source import Progress
@@ -177,9 +177,8 @@ def _run(
 
     It is asked with nothing, too, while the tool is silent: one file may take minutes.
     """
-    nice = shutil.which("nice")
     child = subprocess.Popen(
-        [*([nice, "-n", "10"] if nice else []), *argv],
+        below(argv),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
         env={**environment(), **surroundings, **process.mark(work), "NINJA_STATUS": "[%f/%t] "},

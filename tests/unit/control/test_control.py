@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from freehold.cli.output import how_far
 from freehold.control.deployments import (
     LONGEST,
     Deployments,
@@ -194,6 +196,28 @@ async def test_a_job_is_cancelled_at_its_next_report_and_only_once(tmp_path: Pat
     again = jobs.start("import", "s", work)
     await asyncio.to_thread(begun.wait, 10)
     assert (again is job, again.state) == (False, "running")
+    await jobs.stop()
+
+
+async def test_only_stages_that_move_bytes_tell_bytes() -> None:
+    jobs, gates = Jobs(), [threading.Event() for _ in range(2)]
+    said = threading.Event()
+
+    def work(progress: Callable[[str, int, int], None]) -> dict[str, object]:
+        for stage, gate in zip(("fetch", "reference"), gates, strict=True):
+            progress(stage, 5, 10)
+            said.set()
+            gate.wait(10)
+        return {}
+
+    job = jobs.start("import", "s", work)
+    for gate, unit in zip(gates, ("bytes", "share"), strict=True):
+        await asyncio.to_thread(said.wait, 10)
+        assert (job.unit, how_far(msgspec.to_builtins(job))) == (
+            unit, {"bytes": " 5 B of 10 B", "share": " 50%"}[unit],
+        )  # fmt: skip
+        said.clear()
+        gate.set()
     await jobs.stop()
 
 
