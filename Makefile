@@ -7,13 +7,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 UP_ARGS ?=
 
-.PHONY: run help test check bench clients open-webui format docs lock clean
+.PHONY: run extras help test check bench clients open-webui format docs lock clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/freehold up $(UP_ARGS)
 
+extras: $(VENV)/.run
+	@sed -e 's/ *\\$$//' -e '/--hash=/d' requirements-dev.lock > $(VENV)/constraints.txt
+	@$(PIP) --no-build-isolation -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
+
 help:
 	@echo "make run     install, fetch a starter model, answer a question, serve (UP_ARGS='--port 8500')"
+	@echo "make extras  install extras of pyproject.toml, as locked (EXTRAS=sign,stores)"
 	@echo "make test    install what tests need, and run them (PYTEST_ARGS='-k chat')"
 	@echo "make check   format, lint, types, import contracts, stale reference"
 	@echo "make bench   measure, and write bench/RESULTS.md"

@@ -10,7 +10,7 @@ from freehold.builtin.source_oci import OCI
 from freehold.builtin.source_pypi import PyPI
 from freehold.errors import FreeholdError, Missing, Unavailable
 from freehold.models.catalog import read_catalog
-from freehold.models.source import Fetched, Origin, Progress, Source
+from freehold.models.source import ABORTS, Fetched, Origin, Progress, Source
 from freehold.settings import Sources
 
 
@@ -60,7 +60,7 @@ class Catalog:
             try:
                 found = self._sources[offer.source].fetch(place, scratch, progress)
             except (FreeholdError, KeyError) as error:
-                if isinstance(error, FreeholdError) and error.code == "unavailable.stopping":
+                if isinstance(error, FreeholdError) and error.code in ABORTS:
                     raise
                 reasons.append(f"{offer.source}: {error}")
                 continue

@@ -20,6 +20,7 @@ COMMANDS = MappingProxyType(
         "restart": ("gateways", "Replace the gateways; no request is dropped."),
         "chat": ("chat", "Ask, and print the answer as it comes."),
         "model": ("model", "Models: bring them in, look at them, move aliases."),
+        "job": ("jobs", "Long work: what runs, and ending it."),
         "repository": ("repositories", "Our own registry: who may pull and push."),
         "deploy": ("deployments", "Run a model, or endpoints, as a deployment."),
         "engine": ("engine", "Engines: build one for this machine, tune deployments."),

@@ -19,8 +19,6 @@ POLL = "1"
 """Seconds until progress is told again; the end is told at once."""
 PATIENCE, RETRY = 15.0, 0.3
 """Seconds for which nobody need answer of a job that was begun; between two questions."""
-COUNTED = ("engine", "tune")
-"""Kinds of jobs whose progress is steps, not bytes."""
 
 
 def emit(options: Options, document: object, text: str) -> None:
@@ -52,12 +50,12 @@ def follow(client: "Client", job: dict[str, Any], label: str) -> dict[str, Any]:
     """Show a job's progress until it is over; return its result, or raise its error."""
     with progress(label) as shown:
         while job["state"] == "running":
-            if job["stage"] != "queued" and job["kind"] in COUNTED and job["total"]:
+            if job["stage"] != "queued" and job["unit"] == "share" and job["total"]:
                 shown.percent(job["stage"], job["done"] / job["total"])
             elif job["stage"] != "queued":
                 shown.show(job["stage"], job["done"], job["total"])
             job = _standing(client, job)
-        if job["state"] == "done" and job["total"] and job["kind"] not in COUNTED:
+        if job["state"] == "done" and job["total"] and job["unit"] == "bytes":
             shown.show(job["stage"], job["total"], job["total"])
     if job["error"]:
         raise FreeholdError(job["error"]["code"], job["error"]["message"])
@@ -69,7 +67,7 @@ def how_far(job: dict[str, Any]) -> str:
     """Return how far a job's stage is, as people read it: nothing where nobody knows."""
     if not job["total"]:
         return ""
-    if job["kind"] in COUNTED:
+    if job["unit"] == "share":
         return f" {job['done'] / job['total']:.0%}"
     return f" {size(job['done'])} of {size(job['total'])}"
 

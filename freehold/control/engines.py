@@ -21,7 +21,7 @@ from freehold.models.engines.hardware import look
 from freehold.models.engines.match import ROUNDS, Setting, match, smallest_of_each
 from freehold.models.engines.source import PINNED, Archives, given, unpack
 from freehold.models.registry import Version
-from freehold.models.source import Progress
+from freehold.models.source import ABORTS, Progress
 from freehold.runtime import process
 from freehold.runtime.builds import Build, Match, fastest
 from freehold.store.blobs import measure
@@ -272,7 +272,7 @@ def _measure_again(
                 control, yard, build, directory, version, tried.rounds, progress
             )
         except FreeholdError as error:
-            if error.code == "unavailable.stopping":
+            if error.code in ABORTS:
                 raise
     renewed = msgspec.structs.replace(build, matches=tuple(kept.values()))
     process.write_private(control.builds.root / build.id / "build.json", renewed)

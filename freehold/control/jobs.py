@@ -8,11 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from freehold.errors import FreeholdError, Missing, NoCapacity, Unavailable
+from freehold.errors import Conflict, FreeholdError, Missing, NoCapacity, Unavailable
 
 KEPT = 200
 AT_ONCE = 4
 WAITING = 100
+BYTES = frozenset({"fetch", "download", "store", "verify", "scan", "push", "pack", "unpack"})
+"""Stages that move bytes, or read them."""
 State = Literal["running", "done", "failed"]
 
 
@@ -24,7 +26,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, kw_only=True):
-    """One piece of long work. ``done`` of ``total`` is in bytes; total 0 is unknown."""
+    """One piece of long work. ``done`` of ``total`` is in ``unit``; total 0 is unknown.
+
+    A stage that moves no bytes tells the share that is done: whatever its total, only that counts.
+    """
 
     id: str
     kind: str
@@ -33,6 +38,7 @@ class Job(msgspec.Struct, kw_only=True):
     stage: str = "queued"
     done: int = 0
     total: int = 0
+    unit: Literal["bytes", "share"] = "bytes"
     result: dict[str, object] | None = None
     error: Failure | None = None
 
@@ -64,6 +70,7 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._stopping = False
+        self._cancelled: dict[str, str] = {}
 
     def start(
         self, kind: str, subject: str, work: Work, same: object = None, job_id: str | None = None
@@ -110,6 +117,14 @@ class Jobs:
             await asyncio.wait((task,), timeout=patience)
         return self.get(job_id)
 
+    def cancel(self, job_id: str, by: str) -> Job:
+        """End a job at its next report of progress; ``Conflict`` when it is over already."""
+        job = self.get(job_id)
+        if job.state != "running":
+            raise Conflict("conflict.job", f"job {job_id} is over already: it is {job.state}")
+        self._cancelled.setdefault(job_id, by)
+        return job
+
     async def stop(self) -> None:
         """End all jobs at their next report of progress."""
         self._stopping = True
@@ -121,7 +136,11 @@ class Jobs:
         def progress(stage: str, done: int, total: int) -> None:
             if self._stopping:
                 raise Unavailable("unavailable.stopping", "Freehold is stopping: ask again later")
+            if job.id in self._cancelled:
+                told = f"{job.kind} {job.subject} was cancelled by {self._cancelled[job.id]}"
+                raise Unavailable("unavailable.cancelled", told)
             job.stage, job.done, job.total = stage, done, total
+            job.unit = "bytes" if stage in BYTES else "share"
 
         try:
             loop = asyncio.get_running_loop()
@@ -143,3 +162,4 @@ class Jobs:
                 job.state = "done" if job.error is None else "failed"
                 self._tasks.pop(job.id, None)
                 self._asked.pop(job.id, None)
+                self._cancelled.pop(job.id, None)

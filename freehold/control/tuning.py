@@ -17,7 +17,7 @@ from freehold.models.engines.bench import Bench, running
 from freehold.models.engines.match import median, same_tokens
 from freehold.models.engines.tune import Choice, Goal, Knob, Outcome, Pair, search, turns
 from freehold.models.registry import Version
-from freehold.models.source import Progress
+from freehold.models.source import ABORTS, Progress
 from freehold.runtime.engine import Engine, Launch
 
 MOST_DRAFTS = 2
@@ -112,7 +112,7 @@ class _Tuner:
                     (trial.speed(number), reference.speed(number)) for number in range(self._rounds)
                 ]
         except FreeholdError as error:
-            if error.code == "unavailable.stopping":
+            if error.code in ABORTS:
                 raise
             return None
         return median([each[0] for each in speeds]), median([each[1] for each in speeds])

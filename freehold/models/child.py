@@ -2,8 +2,9 @@
 
 import os
 import selectors
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -36,6 +37,12 @@ def lines(stdout: IO[bytes], progress: Progress, size: int) -> Iterator[dict[str
                     stage, share = str(document["stage"]), float(document["share"])
                 else:
                     yield document
+
+
+def below(argv: Sequence[str]) -> list[str]:
+    """Return a command that runs below everything else on this machine: whoever asks goes first."""
+    nice = shutil.which("nice")
+    return [*([nice, "-n", "10"] if nice else []), *argv]
 
 
 def surroundings() -> dict[str, str]:

@@ -11,6 +11,8 @@ CARD, SIGNATURE = "README.md", "model.sig"
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, bytes done, bytes in all or 0 when unknown); may raise to abort."""
+ABORTS = ("unavailable.stopping", "unavailable.cancelled")
+"""Codes of what a report of progress raises: nothing else is to be tried then."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,6 +110,24 @@ def test_a_build_survives_a_kill_is_tried_used_and_removed(
     assert "there is no engine" in unknown.error["message"]
 
 
+def test_a_job_is_cancelled_by_whoever_may_start_one(own_house: House, tmp_path: Path) -> None:
+    archive, digest = source(tmp_path)
+    job = own_house.call("POST", "/api/engines", {"source": str(archive), "sha256": digest}).json
+    path = f"/api/jobs/{job['id']}"
+    for role in ("developer", "operator"):
+        refused = own_house.call("DELETE", path, key=own_house.make_key(role))
+        assert (refused.status, refused.error["code"]) == (403, "forbidden.role")
+    own_house.cli("job", "cancel", job["id"])
+    over = own_house.call("GET", f"{path}?wait=30").json
+    assert (over["state"], over["error"]["code"]) == ("failed", "unavailable.cancelled")
+    assert "was cancelled by admin" in own_house.cli("job", "list")
+    again = own_house.run_cli("job", "cancel", job["id"])
+    assert (again.returncode, "over already" in again.stderr) == (1, True)
+    assert own_house.call("DELETE", "/api/jobs/none").status == 404
+    record = own_house.audit()
+    assert [r["outcome"] for r in record if r["action"] == "job:cancel"].count("ok") == 1
+
+
 def test_what_answers_otherwise_is_never_registered(own_house: House, tmp_path: Path) -> None:
     archive, digest = source(tmp_path, wrong=True)
     job = _job(own_house, "/api/engines", {"source": str(archive), "sha256": digest, "rounds": 0})

@@ -102,6 +102,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /api/jobs", "model:read", jobs.list_jobs, list[Job]),
     _route("GET /api/jobs/{job}", "model:read", jobs.show, Job,
            query={"wait": "answer when the job is over, or after so many seconds, at most 30"}),
+    _route("DELETE /api/jobs/{job}", "job:cancel", jobs.cancel, Job),
     _route("GET /api/deployments", "deployment:read", D.list_deployments, list[D.DeploymentView]),
     _route("GET /api/deployments/{deployment}", "deployment:read", D.show, D.DeploymentView,
            query={"wait": "answer when it is up or cannot come up, or after so many seconds"}),

@@ -9,7 +9,7 @@ import msgspec
 import psutil
 
 from freehold.errors import EngineLost, FreeholdError, Invalid, NoCapacity, Unavailable
-from freehold.models.child import end, lines, surroundings
+from freehold.models.child import below, end, lines, surroundings
 from freehold.models.compress import launch
 from freehold.models.compress.compressor import Commission, Made
 from freehold.models.compress.order import Measured, Order
@@ -107,7 +107,7 @@ def _child(order: Order, size: int, progress: Progress) -> Measured:
     log = Path(order.scratch) / "log"
     with log.open("wb") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "freehold.models.compress.worker"],
+            below([sys.executable, "-m", "freehold.models.compress.worker"]),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=surroundings(),
         )  # fmt: skip
     assert child.stdin is not None

@@ -4,16 +4,20 @@ The folder of a build stays until it is done, so one that was stopped or killed 
 compiled already.
 """
 
+import os
 import re
+import selectors
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from freehold.errors import Missing, Unavailable
+from freehold.models.child import WATCH, below
 from freehold.models.engines import hardware
 from freehold.models.engines.hardware import Backend, Find, Hardware
 from freehold.models.source import Progress
@@ -100,8 +104,9 @@ def compile_server(
     (work / "CMakeCache.txt").unlink(missing_ok=True)
     progress("configure", 0, 0)
     _run(configure, work, plan.surroundings, lambda _line: progress("configure", 0, 0))
+    steps = _Steps(progress)
     build = [tools.cmake, "--build", str(work), "--target", SERVER, "--parallel", str(jobs)]
-    _run(build, work, plan.surroundings, lambda line: _tell(line, progress))
+    _run(build, work, plan.surroundings, steps.tell)
     binary = work / "bin" / SERVER
     if not binary.is_file():
         raise Unavailable("unavailable.build", f"the compiler ended without {binary.name}")
@@ -133,20 +138,47 @@ def compiler_version(tools: Tools) -> str:
     return ran.stdout.partition("\n")[0][:100]
 
 
-def _tell(line: str, progress: Progress) -> None:
-    if step := _STEP.match(line):
-        progress("compile", int(step[1]), int(step[2]))
-    elif percent := _PERCENT.match(line):
-        progress("compile", int(percent[1]), 100)
+class _Steps:
+    """Reads how far a compilation is, and says it again where nothing new is told."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done, self._total = 0, 0
+
+    def tell(self, line: str) -> None:
+        if step := _STEP.match(line):
+            self._done, self._total = int(step[1]), int(step[2])
+        elif percent := _PERCENT.match(line):
+            self._done, self._total = int(percent[1]), 100
+        self._progress("compile", self._done, self._total)
+
+
+def _said(stdout: IO[bytes]) -> Iterator[str]:
+    """Yield what a tool says line by line, and nothing now and then while it is silent."""
+    buffer = b""
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(stdout, selectors.EVENT_READ)
+        while True:
+            if not waiting.select(WATCH):
+                yield ""
+                continue
+            piece = os.read(stdout.fileno(), 1 << 16)
+            *whole, buffer = (buffer + piece).split(b"\n")
+            yield from (line.decode("utf-8", "replace") for line in whole)
+            if not piece:
+                yield buffer.decode("utf-8", "replace")
+                return
 
 
 def _run(
     argv: list[str], work: Path, surroundings: Mapping[str, str], tell: Callable[[str], None]
 ) -> None:
-    """Run a tool below everything else on this machine; what ``tell`` raises ends it."""
-    nice = shutil.which("nice")
+    """Run a tool below everything else on this machine; what ``tell`` raises ends it.
+
+    It is asked with nothing, too, while the tool is silent: one file may take minutes.
+    """
     child = subprocess.Popen(
-        [*([nice, "-n", "10"] if nice else []), *argv],
+        below(argv),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
         env={**environment(), **surroundings, **process.mark(work), "NINJA_STATUS": "[%f/%t] "},
@@ -156,9 +188,8 @@ def _run(
     assert child.stdout is not None
     with child, child.stdout:
         try:
-            for raw in child.stdout:
-                line = raw.decode("utf-8", "replace")
-                last = [*last, line.rstrip()][-_LAST:]
+            for line in _said(child.stdout):
+                last = [*last, line.rstrip()][-_LAST:] if line else last
                 if _WRONG.search(line) and len(wrong) < _LAST:
                     wrong.append(line.strip())
                 tell(line)

@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from freehold.cli.output import how_far
 from freehold.control.deployments import (
     LONGEST,
     Deployments,
@@ -163,6 +167,58 @@ async def test_a_job_that_fails_says_why() -> None:
 
     job = await jobs.wait(jobs.start("k", "s", work).id, 10)
     assert (job.state, job.error and job.error.message) == ("failed", "there is none")
+
+
+async def test_a_job_is_cancelled_at_its_next_report_and_only_once(tmp_path: Path) -> None:
+    jobs = Jobs()
+    begun = threading.Event()
+
+    def work(progress: Callable[[str, int, int], None]) -> dict[str, object]:
+        for _ in range(1000):
+            progress("working", 0, 0)
+            begun.set()
+            time.sleep(0.01)
+        return {}
+
+    job = jobs.start("import", "s", work)
+    await asyncio.to_thread(begun.wait, 10)
+    jobs.cancel(job.id, "ann")
+    over = await jobs.wait(job.id, 10)
+    assert over.error is not None
+    assert (over.state, over.error.code) == ("failed", "unavailable.cancelled")
+    assert over.error.message == "import s was cancelled by ann"
+    with pytest.raises(Conflict, match="over already"):
+        jobs.cancel(job.id, "ann")
+    with pytest.raises(Missing):
+        jobs.cancel("none", "ann")
+    # The same work can be asked for again, and is not cancelled with the first.
+    begun.clear()
+    again = jobs.start("import", "s", work)
+    await asyncio.to_thread(begun.wait, 10)
+    assert (again is job, again.state) == (False, "running")
+    await jobs.stop()
+
+
+async def test_only_stages_that_move_bytes_tell_bytes() -> None:
+    jobs, gates = Jobs(), [threading.Event() for _ in range(2)]
+    said = threading.Event()
+
+    def work(progress: Callable[[str, int, int], None]) -> dict[str, object]:
+        for stage, gate in zip(("fetch", "reference"), gates, strict=True):
+            progress(stage, 5, 10)
+            said.set()
+            gate.wait(10)
+        return {}
+
+    job = jobs.start("import", "s", work)
+    for gate, unit in zip(gates, ("bytes", "share"), strict=True):
+        await asyncio.to_thread(said.wait, 10)
+        assert (job.unit, how_far(msgspec.to_builtins(job))) == (
+            unit, {"bytes": " 5 B of 10 B", "share": " 50%"}[unit],
+        )  # fmt: skip
+        said.clear()
+        gate.set()
+    await jobs.stop()
 
 
 async def test_a_change_is_in_force_only_when_every_gateway_says_so(tmp_path: Path) -> None:

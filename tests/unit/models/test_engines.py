@@ -20,7 +20,7 @@ from freehold.builtin.engine_llamacpp import Order, at_once
 from freehold.builtin.engine_native import arguments, opened, surroundings
 from freehold.errors import DigestMismatch, Invalid, Missing, Unavailable
 from freehold.models.engines.agree import FEWEST, compare, is_lost
-from freehold.models.engines.build import Plan, compile_server, find_tools, version_of
+from freehold.models.engines.build import Plan, Tools, compile_server, find_tools, version_of
 from freehold.models.engines.source import given, unpack
 from freehold.models.engines.tune import Choice, Pair, score, search, turns
 from freehold.runtime import builds as known_builds
@@ -248,6 +248,25 @@ def test_a_stop_ends_the_compilers(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="stop"):
         compile_server(root, tmp_path / "work", find_tools(), CPU, 1, stop)
+    assert process.owned_by(tmp_path / "work") == []
+
+
+def test_a_stop_is_heard_while_a_tool_says_nothing(tmp_path: Path) -> None:
+    silent = tmp_path / "cmake"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o700)
+    asked: list[str] = []
+
+    def stop(stage: str, *_: int) -> None:
+        asked.append(stage)
+        if len(asked) == 3:
+            raise Unavailable("unavailable.stopping", "stop")
+
+    tools = Tools(cmake=str(silent), generator="Ninja", compiler="c++")
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="stop"):
+        compile_server(tmp_path, tmp_path / "work", tools, CPU, 1, stop)
+    assert time.monotonic() - began < 30
     assert process.owned_by(tmp_path / "work") == []
 
 
