@@ -6,19 +6,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 UP_ARGS ?=
+EXTRAS ?=
+space := $(subst ,, )
+comma := ,
+CHOSEN := $(sort $(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: run extras help test check bench clients open-webui format docs lock clean
+.PHONY: run help test check bench clients open-webui format docs lock clean
 
-run: $(VENV)/.run
+run: $(VENV)/.run $(if $(CHOSEN),$(VENV)/.extras-$(subst $(space),-,$(CHOSEN)))
 	@exec $(BIN)/freehold up $(UP_ARGS)
-
-extras: $(VENV)/.run
-	@sed -e 's/ *\\$$//' -e '/--hash=/d' requirements-dev.lock > $(VENV)/constraints.txt
-	@$(PIP) --no-build-isolation -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
 
 help:
 	@echo "make run     install, fetch a starter model, answer a question, serve (UP_ARGS='--port 8500')"
-	@echo "make extras  install extras of pyproject.toml, as locked (EXTRAS=sign,stores)"
+	@echo "         EXTRAS='sign convert' installs these extras too, as the lock has them"
 	@echo "make test    install what tests need, and run them (PYTEST_ARGS='-k chat')"
 	@echo "make check   format, lint, types, import contracts, stale reference"
 	@echo "make bench   measure, and write bench/RESULTS.md"
@@ -80,6 +80,12 @@ $(VENV)/.run: $(VENV)/.venv requirements.lock pyproject.toml
 	@echo "Installing Freehold into $(VENV) ..." >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Extras are in the lock of the tests; pip takes no constraints with hashes for what has none.
+$(VENV)/.extras-%: $(VENV)/.run requirements-dev.lock
+	@sed -e '/--hash/d' -e 's/ *\\$$//' requirements-dev.lock > $(VENV)/constraints.txt
+	@$(PIP) --no-build-isolation --constraint $(VENV)/constraints.txt -e '.[$(subst $(space),$(comma),$(CHOSEN))]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock

@@ -1,5 +1,6 @@
 """``freehold doctor``: everything that can be checked short of serving."""
 
+import os
 import shutil
 import socket
 import stat
@@ -7,12 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import click
 import msgspec
 
+from freehold.cli.client import connected
 from freehold.cli.command import Options, command
+from freehold.cli.deployments import HOPELESS
+from freehold.cli.lifecycle import silent
 from freehold.cli.output import emit, say, table
 from freehold.cli.place import serving_url
 from freehold.cli.words import counted, size
@@ -28,6 +32,8 @@ from freehold.store.blobs import Blobs
 from freehold.store.database import Database
 
 LITTLE_DISK = 2 * 2**30
+RECORD_ROOM = 2**20
+"""Bytes that must fit: an empty file does on a disk that is full."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +63,7 @@ def doctor(options: Options, deep: bool) -> None:
         except (FreeholdError, OSError) as error:
             name = check.__name__.strip("_")
             findings.append(Finding(check=name, state="failed", text=str(error)))
+    findings += _serving(options)
     broken = [finding for finding in findings if finding.state == "failed"]
     rows = [(finding.state, finding.check, finding.text) for finding in findings]
     emit(options, {"ok": not broken, "findings": findings}, table(("STATE", "CHECK", ""), rows, ""))
@@ -107,7 +114,15 @@ def _home(home: Path, _settings: Settings, _deep: bool) -> Iterator[Finding]:
         yield _new_home(home)
         return
     found = Home(home)
-    yield _ok("home", f"{home} can be written")
+    try:
+        with TemporaryFile(dir=home) as probe:
+            probe.write(bytes(RECORD_ROOM))
+            probe.flush()
+            os.fsync(probe.fileno())
+        yield _ok("home", f"{home} can be written")
+    except OSError as error:
+        text = f"nothing can be written to {home}, so nothing is answered: {error.strerror}"
+        yield _failed("home", text)
     for path in sorted((home, *home.glob("*"), *home.glob("run/*"), *home.glob("audit/*"))):
         if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o022:
             yield _failed("home", f"others can write to {path}: chmod go-w {path}")
@@ -175,6 +190,24 @@ def _database(home: Path, _settings: Settings, deep: bool) -> Iterator[Finding]:
         except FreeholdError as error:
             yield _failed("models", error.message)
     yield _ok("models", f"{len(used)} files looked at{', every byte' if deep else ''}")
+
+
+def _serving(options: Options) -> Iterator[Finding]:
+    """Say what the Freehold that runs there knows, gateways' circuits included."""
+    if options.url is None and Home.reach(options.home) is None:
+        return
+    try:
+        with connected(options) as client:
+            found = client.get("/api/status")
+    except FreeholdError as error:
+        yield _failed("status", error.message)
+        return
+    for deployment in found["deployments"]:
+        why = deployment["reason"] if deployment["state"] in HOPELESS else silent(deployment)
+        if why:
+            text = f"{deployment['name']}: {why}"
+            yield Finding(check="deployments", state="warning", text=text)
+    yield _ok("status", "ready" if found["ready"] else "not ready yet")
 
 
 def _catalog(_home: Path, settings: Settings, _deep: bool) -> Iterator[Finding]:

@@ -109,8 +109,14 @@ def _row(d: dict[str, Any]) -> tuple[object, ...]:
         d["name"], state, _model(d), d["place"],
         len([r for r in replicas if r["state"] == "ready"]), d["desired"].get("replicas", 1),
         sum(r["inflight"] for r in replicas), size(sum(r["resident"] for r in replicas)),
-        d["reason"],
+        d["reason"] or silent(d),
     )  # fmt: skip
+
+
+def silent(d: dict[str, Any]) -> str | None:
+    """Return which replicas of a deployment do not answer, as gateways find it."""
+    failing = [r["endpoint"] or r["id"] for r in d["replicas"] if r["failing"]]
+    return f"does not answer: {', '.join(failing)}" if failing else None
 
 
 def _model(d: dict[str, Any]) -> str | None:

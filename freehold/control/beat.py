@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from freehold.errors import FreeholdError
+
 SAID_AGAIN_AFTER = 60.0
 """Seconds after which the same complaint of an act is worth a line of the log again."""
 
@@ -41,4 +43,6 @@ def _complain(name: str, error: Exception, said: dict[str, float]) -> None:
     if len(said) > 100:
         said.clear()
     said[text] = now
-    _log.error("%s failed and is tried again: %s", name, text, exc_info=error)
+    # Where it was raised says nothing of a full disk; of what nobody has foreseen it says much.
+    foreseen = isinstance(error, (FreeholdError, OSError))
+    _log.error("%s failed and is tried again: %s", name, text, exc_info=None if foreseen else error)

@@ -172,6 +172,13 @@ class Control(msgspec.Struct, kw_only=True):
         url = self.engines[replica.launch.engine].endpoint(replica.url)
         return self.circuits.state(replica.id, url)
 
+    def is_failing(self, replica: Replica) -> bool:
+        """Say whether gateways find that a replica does not answer."""
+        if replica.url is None:
+            return False
+        url = self.engines[replica.launch.engine].endpoint(replica.url)
+        return self.circuits.is_failing(replica.id, url)
+
     async def keys_changed(self, *, trusting: bool = False) -> None:
         """Put a change of keys or limits in force in every gateway, at once.
 

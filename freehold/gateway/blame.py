@@ -11,7 +11,10 @@ import msgspec
 
 from freehold.errors import Busy, EngineLost, FreeholdError
 from freehold.gateway.faults import NO_JSON, EngineFault, read_engine_fault
+from freehold.store.snapshot import Route
 
+ENDPOINT = "openai"
+"""The engine of what somebody else runs: we neither start nor restart it."""
 LONGEST_WAIT = 86_400.0
 KEY_REFUSED = frozenset({401, 403, 407})
 MISPLACED = frozenset({404, 405, 408, 421, 425})
@@ -43,6 +46,18 @@ def blame(
             retry_after=1,
         )
     return found
+
+
+def told(error: FreeholdError, route: Route) -> FreeholdError:
+    """Return the error as the client hears it; an endpoint's address is for operators only."""
+    if error.code != "unavailable.engine_lost" or route.engine != ENDPOINT:
+        return error
+    return EngineLost(
+        error.code,
+        f"the endpoint of {route.deployment} does not answer: whoever runs it must look; freehold "
+        "doctor names it",
+        retry_after=5,
+    )
 
 
 def blame_error(body: bytes) -> FreeholdError | EngineFault:

@@ -16,6 +16,7 @@ import msgspec
 from freehold.errors import Busy, EngineLost, FreeholdError, NoCapacity, TooSlow
 from freehold.gateway.allowance import Spent
 from freehold.gateway.attempt import Attempt, Blank
+from freehold.gateway.blame import told
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.faults import EngineFault
 from freehold.gateway.hedge import hedged
@@ -120,7 +121,7 @@ class Generation:
             except SETBACKS as error:
                 if error.code == TOTAL:
                     raise too_slow("total", self._leads.total) from error
-                lost = error
+                lost = told(error, lead[0])
             except Spent as error:
                 self._leads.pass_over(lead[0])
                 lost = lost or error.refusal

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 
 from freehold.errors import FreeholdError, Invalid
+from freehold.gateway.blame import ENDPOINT
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.parts import Parts
 from freehold.gateway.retry import again, pause
@@ -132,7 +133,8 @@ class Leads:
                 self._over.clear()
                 self._round += 1
                 return True
-        if self._loop.time() < min(self._patient_until, self.end):
+        runs_here = any(choice.route.engine != ENDPOINT for choice in self._choose())
+        if runs_here and self._loop.time() < min(self._patient_until, self.end):
             # Those that are there have failed, or their circuits are open: only a new one may do.
             present = [target for choice in self._choose() for target in choice.route.targets]
             with suppress(FreeholdError):

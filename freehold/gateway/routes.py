@@ -132,9 +132,10 @@ async def _answer(exchange: Exchange, parts: Parts) -> None:
     elif route is not None:
         await recorded(exchange, route.action, partial(route.handler, exchange, parts), parts.books)
     elif path in ("/healthz", "/readyz"):
-        await exchange.finish(_health(path, parts))
+        await exchange.finish(await _health(path, parts))
     elif path in ("/v2/health/live", "/v2/health/ready"):
-        await exchange.finish(inference.health(path, is_ready=parts.follower.snapshot.ready))
+        ready = parts.follower.snapshot.ready and await parts.books.journal.is_writable()
+        await exchange.finish(inference.health(path, is_ready=ready))
     elif exchange.method == "OPTIONS":
         await _preflight(exchange, parts)
     elif path.startswith("/api/"):
@@ -187,9 +188,14 @@ async def _refuse(error: FreeholdError, entry: Entry) -> Last:
     raise error
 
 
-def _health(path: str, parts: Parts) -> Last:
-    snapshot = parts.follower.snapshot
-    if path == "/healthz" or snapshot.ready:
+async def _health(path: str, parts: Parts) -> Last:
+    snapshot, journal = parts.follower.snapshot, parts.books.journal
+    if path == "/healthz":
+        return document({"status": "ok"})
+    if not await journal.is_writable():
+        # Nothing is answered without a record: whoever sends requests shall send them elsewhere.
+        return document({"status": "unrecorded", "reason": journal.trouble}, 503)
+    if snapshot.ready:
         return document({"status": "ok"})
     loading = sorted(
         route.deployment for route in snapshot.routes.values() if route.state == "loading"

@@ -32,6 +32,7 @@ class Journal:
 
     Files are ``DIRECTORY/WRITER-MILLISECONDS.jsonl``. A process never appends to another's file:
     a line torn by a kill stays the last of a file nobody writes to, and readers skip it.
+    ``trouble`` says why the last lines could not be written; None once some were.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Journal:
         self._name = ""
         self._length = 0
         self._stamp = 0
+        self.trouble: str | None = None
         self._loop = asyncio.get_running_loop()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sync: Sync = open_sync(self._synced)
@@ -67,6 +69,13 @@ class Journal:
             self._busy = True
             self._loop.call_soon(self._write)
         return future
+
+    async def is_writable(self) -> bool:
+        """Say whether a record would be kept now; where the last one was not, try an empty line."""
+        if self.trouble is not None:
+            with suppress(Unavailable):
+                await self.append(b"\n")
+        return self.trouble is None
 
     def close(self) -> None:
         """Write what is queued, and let go of the file."""
@@ -148,8 +157,10 @@ class Journal:
         if number:
             self._leave_segment()
             reason = "the disk is full" if number == errno.ENOSPC else os.strerror(number)
+            self.trouble = reason
             self._settle(batch, _unavailable(f"the record cannot be written: {reason}"))
         else:
+            self.trouble = None
             self._settle(batch, None)
 
     def _settle(self, batch: list[_Line], failure: Unavailable | None) -> None:

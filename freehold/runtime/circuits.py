@@ -87,6 +87,10 @@ class Circuits:
         over = found.state == "busy" and breaker.admits(found, self._now())
         return "closed" if over else found.state
 
+    def is_failing(self, replica: str, url: str) -> bool:
+        """Say whether it has failed lately more than answers have made up for."""
+        return self._read(*self._place(replica, url)).score >= breaker.FAILURE
+
     def close(self) -> None:
         """Let go of the board; what is on it stays."""
         self._board.close()

@@ -144,3 +144,20 @@ def test_zstd(bare: Bare) -> None:
 def test_otel(bare: Bare) -> None:
     (bare.home / "freehold.toml").write_text("[telemetry]\nendpoint = 'http://127.0.0.1:9'\n")
     bare.refused("up", "--no-starter", "--port", str(free_port()), extra="otel")
+
+
+def test_make_installs_extras_as_the_lock_has_them(tmp_path: Path) -> None:
+    told = subprocess.run(
+        ["make", "-n", "EXTRAS=zstd convert", "run"], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    ).stdout.splitlines()  # fmt: skip
+    [pins] = [line for line in told if line.startswith("sed ")]
+    [install] = [line for line in told if ".[convert,zstd]" in line]
+    pinned = tmp_path / "constraints.txt"
+    for line in (pins, f"{install} --dry-run --no-index"):
+        line = line.replace(".venv/constraints.txt", str(pinned))
+        line = line.replace(".venv/bin/python", sys.executable)
+        subprocess.run(["sh", "-euc", line], cwd=ROOT, check=True)
+    lines = pinned.read_text().splitlines()
+    assert {line.partition("==")[0] for line in lines} >= {"gguf", "numpy"}
+    assert all("==" in line and "\\" not in line and "--hash" not in line for line in lines)

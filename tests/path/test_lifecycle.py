@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,17 @@ def test_killing_control_leaves_answers_and_a_new_one_takes_over(own_house: Hous
     assert own_house.replicas()[0]["failures"] == 0
     assert own_house.chat(key=key).status == 200
     assert own_house.make_key("developer")
+
+
+def test_an_endpoint_that_is_away_is_named_to_operators_and_nobody_waits(own_house: House) -> None:
+    own_house.cli("deploy", "--url", "http://127.0.0.1:9/v1", "--as", "away", "--wait")
+    begun = time.monotonic()
+    said = own_house.run_cli("chat", "Hello", "--model", "away").stderr
+    assert time.monotonic() - begun < 15
+    assert "the endpoint of away does not answer" in said
+    assert "127.0.0.1:9" not in said
+    assert "does not answer: http://127.0.0.1:9/v1" in own_house.cli("status")
+    assert "away: does not answer: http://127.0.0.1:9/v1" in own_house.cli("doctor")
 
 
 def test_a_restart_says_what_is_not_in_force(own_house: House) -> None:

@@ -1,5 +1,7 @@
 """What the doctor says of a home, and that it only looks."""
 
+import resource
+import signal
 from pathlib import Path
 
 from sqlalchemy import text
@@ -17,6 +19,21 @@ def test_files_that_others_can_write_are_named(tmp_path: Path) -> None:
     home.audit.chmod(0o777)
     failed = [found for found in _home(home.root, Settings(), False) if found.state == "failed"]
     assert [str(home.audit) in found.text for found in failed] == [True]
+
+
+def test_a_full_disk_is_a_failure(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        found = list(_home(home.root, Settings(), False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert ["nothing is answered" in each.text for each in found if each.state == "failed"] == [
+        True
+    ]
 
 
 def test_it_migrates_no_database(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from freehold.control.control import Control
 from freehold.control.deployments import Change, read_document, write_document
 from freehold.control.feasible import check_deployment
 from freehold.control.jobs import Job
+from freehold.control.outcomes import plain
 from freehold.control.publish import serving
 from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
@@ -23,7 +24,8 @@ LONGEST_WAIT = 30.0
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     """One replica. ``bytes`` is what it is expected to take, ``resident`` what it does.
 
-    ``circuit`` is closed, open (it fails: asked last), half-open (on trial) or busy.
+    ``circuit`` is closed, open (it fails: asked last), half-open (on trial) or busy;
+    ``failing`` says that it did not answer lately. ``endpoint`` is the URL of what others run.
     """
 
     id: str
@@ -39,6 +41,8 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     circuit: str
     reason: str | None
+    failing: bool = False
+    endpoint: str | None = None
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +198,8 @@ def view(deployment: Deployment, control: Control) -> DeploymentView:
                 failures=replica.failures,
                 circuit=control.circuit(replica),
                 reason=replica.reason,
+                failing=control.is_failing(replica),
+                endpoint=plain(replica.url or "") if deployment.urls else None,
             )
             for replica in serving(plan, control.pool)
         ],

@@ -43,11 +43,12 @@ async def status(_ask: Ask, control: Control) -> StatusView:
     """Return deployments, replicas, memory and load."""
     deployments = [view(deployment, control) for deployment in control.deployments.all()]
     replicas = list(control.pool.replicas.values())
+    recorded = await control.journal.is_writable()
     return StatusView(
         version=__version__,
         home=str(control.home.root),
         url=control.public_url,
-        ready=control.serving and control.publisher.snapshot.ready,
+        ready=control.serving and control.publisher.snapshot.ready and recorded,
         revision=control.publisher.snapshot.revision,
         control_pid=os.getpid(),
         control_resident=resident_of(os.getpid()),

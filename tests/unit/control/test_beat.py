@@ -27,6 +27,22 @@ async def test_an_act_that_fails_is_tried_again_and_complained_of_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("raised", "shown"), [(OSError(28, "No space left on device"), False), (KeyError("x"), True)]
+)
+async def test_what_is_foreseen_needs_no_traceback(
+    raised: Exception, shown: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = asyncio.Event()
+
+    async def act() -> None:
+        stop.set()
+        raise raised
+
+    await keep("the act", act, 0.001, stop)
+    assert [bool(record.exc_info) for record in caplog.records] == [shown]
+
+
 async def test_a_stop_is_heard_at_once() -> None:
     stop = asyncio.Event()
     task = asyncio.create_task(keep("x", lambda: None, 3600, stop))

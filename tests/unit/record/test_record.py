@@ -68,10 +68,13 @@ async def test_a_full_disk_refuses_and_later_lines_are_whole(tmp_path: Path) -> 
     try:
         with pytest.raises(Unavailable, match="nothing is answered without a record"):
             await journal.append(b"second\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        assert not await journal.is_writable()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     await journal.append(b"third\n")
+    assert await journal.is_writable()
     journal.close()
     # Never in the place of torn bytes that may have been read already.
     files = sorted(tmp_path.glob("*.jsonl"))
