@@ -63,7 +63,8 @@ class Store:
         if form is None:
             raise Invalid(
                 "invalid.source",
-                f"{origin.location!r:.160} is not s3://, gs:// or az://BUCKET/PATH",
+                f"{origin.location!r:.160} is not s3://, gs:// or az://BUCKET/PATH, with a bucket "
+                "of at least two letters, digits, '.', '_' and '-'",
             )
         path = (form["path"] or "").strip("/")
         store, hidden = self._open(form["bucket"])

@@ -53,7 +53,7 @@ def import_(
     body = {
         "source": _absolute(source),
         "name": name,
-        "sha256": sha256.lower().removeprefix("sha256:") if sha256 else None,
+        "sha256": _sha256(sha256) if sha256 else None,
         "licence": licence,
         "dependencies": [{"kind": "base", "target": base}] if base else [],
         "signature": read_bundle(signature) if signature else None,
@@ -201,6 +201,16 @@ def settings(options: Options, name: str, **given: int | str | None) -> None:
 for _more in (papers.COMMANDS, push.COMMANDS, signing.COMMANDS):
     for _command in _more:
         model.add_command(_command)
+
+
+def _sha256(text: str) -> str:
+    digits = text.lower().removeprefix("sha256:")
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise Invalid(
+            "invalid.usage",
+            f"--sha256 wants the 64 hexadecimal digits that sha256sum prints: {text!r:.80} is not",
+        )
+    return digits
 
 
 def _absolute(source: str) -> str:

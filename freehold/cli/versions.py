@@ -27,6 +27,7 @@ def number_of(found: dict[str, Any], label: str) -> int:
         aliases = ", ".join(found["aliases"])
         raise Missing(
             "missing.version",
-            f"{found['name']} has no version {label}: there is {numbers}, aliases {aliases}",
+            f"{found['name']} has no version {label}: there is {', '.join(map(str, numbers))}"
+            + (f", and {aliases}" if aliases else ""),
         )
     return int(number)

@@ -9,6 +9,7 @@ model makes none.
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -68,7 +69,7 @@ def bring_in(
     # One for each arrival: others of the same source may be under way, with another pin.
     scratch = shop.scratch / hashlib.sha256(msgspec.json.encode(arrival)).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fetched = _held(arrival, origin, shop) or source.fetch(origin, scratch, progress)
+    fetched = _held(arrival, origin, shop) or _fetch(source, origin, scratch, progress)
     try:
         identified = _identified(fetched.files)
         _check_licence(identified, fetched, arrival, shop.licences)
@@ -93,6 +94,16 @@ def bring_in(
         raise
     shutil.rmtree(scratch, ignore_errors=True)
     return version if new else _signed(version, signatures, shop, now, by), new
+
+
+def _fetch(source: Source, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
+    """Fetch; what has come when that fails stays for a later try, an empty folder does not."""
+    try:
+        return source.fetch(origin, scratch, progress)
+    except BaseException:
+        with suppress(OSError):
+            scratch.rmdir()
+        raise
 
 
 def _signed(

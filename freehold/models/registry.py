@@ -12,7 +12,7 @@ from freehold.errors import Conflict, Missing
 from freehold.models.admission import check_licence, check_released
 from freehold.models.identify import digest_of
 from freehold.models.manifest import Manifest
-from freehold.models.naming import check_alias, check_name
+from freehold.models.naming import check_alias, check_name, is_number
 from freehold.models.scan.finding import Finding, decode, encode, unknown_in
 from freehold.settings import Licences
 from freehold.store import cards, reports, versions

@@ -345,6 +345,13 @@ def test_the_chat_template_of_a_version_is_printed(tmp_path: Path) -> None:
     printed = own.cli("model", "show", "chat", "--template")
     assert printed == text.replace("\x1b", "\\x1b") + "\n"
     assert digest_[:12] in own.cli("model", "show", "chat")
+    for arguments, says in (
+        (("show", "bare:7"), "bare has no version 7: there is 1, and production"),
+        (("import", str(tmp_path / "x.gguf"), "--sha256", "abc"), "64 hexadecimal digits"),
+        (("import", "s3://x/y"), "at least two"),
+    ):
+        failed = own.run_cli("model", *arguments)
+        assert (failed.returncode, says in failed.stderr) == (1, True), failed.stderr
     failed = own.run_cli("model", "show", "bare", "--template")
     assert (failed.returncode, "no chat template" in failed.stderr) == (1, True)
 

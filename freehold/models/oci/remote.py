@@ -339,7 +339,7 @@ class Repository:
         if status == 404:
             raise Missing("missing.source", f"{self._access.host} has no {what}", param="source")
         if 400 <= status < 500 and status not in (408, 429):
-            raise Invalid("invalid.registry", f"{self._access.host} takes no {what}: {text}")
+            raise Invalid("invalid.registry", f"{self._access.host} refuses {what}: {text}")
         raise Unavailable(
             "unavailable.source", f"{self._access.host} answers {status} for {what}: {text}"
         )

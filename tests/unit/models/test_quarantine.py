@@ -9,7 +9,15 @@ import pytest
 
 from freehold.builtin.source_folder import Folder
 from freehold.control.keys import Keys
-from freehold.errors import Conflict, DigestMismatch, Forbidden, Invalid, Refused, Unavailable
+from freehold.errors import (
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    Invalid,
+    Missing,
+    Refused,
+    Unavailable,
+)
 from freehold.models.admission import ASKING_HOLDS
 from freehold.models.deploy import plan
 from freehold.models.deployment import Deployment
@@ -388,3 +396,10 @@ def test_what_lies_beside_a_model_is_looked_at_and_named(tmp_path: Path) -> None
     assert shop.registry.left_out("held", 1) == ("evil.txt", "load.py", "notes/more.txt")
     # Whoever puts something beside a model that is in use stops nothing by it.
     assert shop.bring(place, "quiet").quarantine is None
+
+
+def test_a_fetch_that_brings_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    with pytest.raises(Missing):
+        shop.bring(tmp_path / "none.gguf")
+    assert list(shop.workshop.scratch.iterdir()) == []
