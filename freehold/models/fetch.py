@@ -1,11 +1,12 @@
 """Find the source that knows a text, and what of it is here already."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
 from freehold.errors import Missing
-from freehold.models.source import Origin, Source
+from freehold.models.source import Fetched, Origin, Progress, Source
 from freehold.store.blobs import Blobs
 
 ORDER = ("hub", "pypi", "oci", "freehold", "store", "catalog", "folder")
@@ -44,3 +45,13 @@ def is_held(digest: str, blobs: Blobs) -> bool:
         return blobs.has(digest)
     except Missing:  # no digest at all
         return False
+
+
+def fetch(source: Source, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
+    """Fetch; what has come when that fails stays for a later try, an empty folder does not."""
+    try:
+        return source.fetch(origin, scratch, progress)
+    except BaseException:
+        with suppress(OSError):
+            scratch.rmdir()
+        raise

@@ -9,13 +9,12 @@ model makes none.
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Refused
-from freehold.models.fetch import find, is_held, names_file
+from freehold.models.fetch import fetch, find, is_held, names_file
 from freehold.models.identify import Identified, digest_of, identify, named
 from freehold.models.licence import judge, together
 from freehold.models.naming import check_name, suggest_name
@@ -69,7 +68,7 @@ def bring_in(
     # One for each arrival: others of the same source may be under way, with another pin.
     scratch = shop.scratch / hashlib.sha256(msgspec.json.encode(arrival)).hexdigest()[:16]
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fetched = _held(arrival, origin, shop) or _fetch(source, origin, scratch, progress)
+    fetched = _held(arrival, origin, shop) or fetch(source, origin, scratch, progress)
     try:
         identified = _identified(fetched.files)
         _check_licence(identified, fetched, arrival, shop.licences)
@@ -94,16 +93,6 @@ def bring_in(
         raise
     shutil.rmtree(scratch, ignore_errors=True)
     return version if new else _signed(version, signatures, shop, now, by), new
-
-
-def _fetch(source: Source, origin: Origin, scratch: Path, progress: Progress) -> Fetched:
-    """Fetch; what has come when that fails stays for a later try, an empty folder does not."""
-    try:
-        return source.fetch(origin, scratch, progress)
-    except BaseException:
-        with suppress(OSError):
-            scratch.rmdir()
-        raise
 
 
 def _signed(
