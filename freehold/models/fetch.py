@@ -1,4 +1,4 @@
-"""Find the source that knows a text, and what of it is here already."""
+"""Find the source that knows a text, what of it is here already, and fetch it."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -57,7 +57,8 @@ class Papers:
             created_by=by,
         )
         with self._database.transaction() as connection:
-            if len(cards.signatures_of(connection, model, number)) >= MOST_SIGNATURES:
+            kept = {each.id for each in cards.signatures_of(connection, model, number)}
+            if row.id not in kept and len(kept) >= MOST_SIGNATURES:
                 raise Invalid(
                     "invalid.signature", f"{model}:{number} has {MOST_SIGNATURES} already"
                 )

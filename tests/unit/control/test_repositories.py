@@ -23,7 +23,7 @@ from freehold.errors import (
 )
 from freehold.models.oci.attached import attach, bundles_of
 from freehold.models.oci.manifest import MANIFEST, Manifest, read_manifest
-from freehold.models.papers import Papers
+from freehold.models.papers import MOST_SIGNATURES, Papers
 from freehold.models.pipeline import Workshop
 from freehold.models.registry import Registry
 from freehold.models.signing.bundle import MEDIA_TYPE, Bundle, encode
@@ -159,6 +159,16 @@ def test_signatures_refer_to_the_version_they_are_over(rig: Rig) -> None:
     (blob,) = bundles_of(found)
     assert rig.repositories.blob("m", blob.digest) == (bundle, len(bundle))
     assert rig.repositories.blob("m", found.config.digest)[1] == 2
+
+
+def test_a_signature_that_is_kept_already_comes_again_whatever_their_number(rig: Rig) -> None:
+    push_model(rig)
+    version = rig.registry.version("m", 1)
+    bundles = [bundle_over(MODEL, str(n).encode()) for n in range(MOST_SIGNATURES + 1)]
+    for bundle in (*bundles[:-1], bundles[0]):
+        rig.shop.papers.sign(version, bundle, 1.0, "me")
+    with pytest.raises(Invalid, match="already"):
+        rig.shop.papers.sign(version, bundles[-1], 1.0, "me")
 
 
 @pytest.mark.parametrize(("over", "kept"), [(MODEL, 1), (b"other bytes", 0)])
