@@ -12,7 +12,7 @@ from freehold.errors import FreeholdError
 AWAY = (503, b'{"error": {"code": "unavailable.control", "message": "control is away"}}')
 GONE = (404, b'{"error": {"code": "missing.job", "message": "jobs end with the process"}}')
 RUNNING = {"id": "1", "kind": "engine", "subject": "build", "state": "running",
-           "stage": "compile", "done": 3, "total": 12, "error": None}  # fmt: skip
+           "stage": "compile", "done": 3, "total": 12, "unit": "share", "error": None}  # fmt: skip
 DONE = {**RUNNING, "state": "done", "result": {"id": "cpu-1"}}
 
 
@@ -47,5 +47,8 @@ def test_work_that_is_gone_is_not_waited_for() -> None:
 
 def test_steps_are_no_bytes() -> None:
     assert how_far(RUNNING) == " 25%"
-    assert how_far({**RUNNING, "kind": "import", "total": 1024 * 12}) == " 3 B of 12.0 KiB"
+    assert (
+        how_far({**RUNNING, "kind": "import", "unit": "bytes", "total": 1024 * 12})
+        == " 3 B of 12.0 KiB"
+    )
     assert how_far({**RUNNING, "total": 0}) == ""
