@@ -25,7 +25,12 @@ def apply(options: Options, file: Path, plan: bool, yes: bool) -> None:
     """
     text = _read(file)
     with connected(options, creates=True) as client:
-        planned = client.post("/api/desired/plan", {"document": text})
+        try:
+            planned = client.post("/api/desired/plan", {"document": text})
+        except FreeholdError as error:
+            if error.code != "invalid.document":
+                raise
+            raise Invalid(error.code, f"{file}: {error.message}") from error
         if not options.as_json:
             say("\n".join(map(_line, planned["changes"])) or "nothing to change")
         if plan:

@@ -8,6 +8,8 @@ from freehold.cli.client import connected
 from freehold.cli.command import Options, command
 from freehold.cli.output import emit, table
 from freehold.cli.words import moment
+from freehold.policy.quotas import MEASURES
+from freehold.record.windows import WINDOWS
 
 
 @click.group()
@@ -64,6 +66,9 @@ def entry(of: str, text: str) -> dict[str, Any]:
         raise click.BadParameter(
             f"{text!r:.80} is no limit: write MEASURE=AMOUNT or MEASURE=AMOUNT/WINDOW"
         )
+    for word, known, what in ((measure, MEASURES, "measure"), (per or "total", WINDOWS, "window")):
+        if word not in known:
+            raise click.BadParameter(f"{word!r:.40} is no {what}: it is one of {', '.join(known)}")
     return {"of": of, "measure": measure, "amount": number, "per": per or "total"}
 
 

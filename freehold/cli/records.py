@@ -19,8 +19,9 @@ def usage(options: Options, since: str | None) -> None:
     with connected(options) as client:
         found = client.get("/api/usage", since=since)["usage"]
     rows = [
-        (u["day"], u["principal"], u["deployment"], f"{u['requests']:,}", f"{u['failed']:,}",
-         f"{u['tokens_in']:,}", f"{u['tokens_out']:,}", f"{u['milliseconds'] / 1000:,.1f}")
+        (u["day"], u["principal"] or None, u["deployment"] or None, f"{u['requests']:,}",
+         f"{u['failed']:,}", f"{u['tokens_in']:,}", f"{u['tokens_out']:,}",
+         f"{u['milliseconds'] / 1000:,.1f}")
         for u in found
     ]  # fmt: skip
     head = ("DAY", "PRINCIPAL", "DEPLOYMENT", "REQUESTS", "FAILED", "READ", "WRITTEN", "SECONDS")

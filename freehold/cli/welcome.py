@@ -143,6 +143,9 @@ def _listed() -> str:
 def _text(control: Control, name: str | None, answer: str | None) -> str:
     url, key_file = control.public_url, str(control.home.admin_key)
     head = f"\nFreehold serves {url}\n"
+    if name is None and (there := sorted(each.name for each in control.deployments.all())):
+        names = ", ".join(there[:5]) + (" ..." if there[5:] else "")
+        return f"{head}\nNo answer to show yet: see freehold status for {names}.\n\nCtrl-C stops."
     if name is None:
         return head + (
             "\nNothing is deployed yet. See freehold model catalog, then\n"

@@ -12,6 +12,7 @@ from freehold.record.entry import Entry, encode
 
 ASKING: ContextVar[Entry | None] = ContextVar("asking", default=None)
 """The record of the request that is being answered; a job's task inherits it."""
+CANCELLED = "unavailable.cancelled"
 LONGEST = 300
 _USER = re.compile(r"//[^/@\s]*@")
 _QUERY = re.compile(r"\?[^\s,]*")
@@ -45,6 +46,8 @@ def outcome(job: Job, asked: Entry | None, now: float) -> Entry:
     else:
         ours = job.error.code.startswith(("unavailable.", "broken."))
         entry.outcome, entry.error = "failed" if ours else "refused", job.error.code
+        if job.error.code == CANCELLED:
+            entry.outcome = "cancelled"
     found = job.result or {}
     if isinstance(found.get("model"), str) and isinstance(found.get("version"), int):
         entry.model, entry.version = str(found["model"]), int(str(found["version"]))

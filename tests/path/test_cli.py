@@ -62,6 +62,9 @@ def test_chat_streams_and_names_who_answered(house: House) -> None:
         (("usage", "--since", "soon"), 1, "2026-01-31"),
         (("key", "revoke", "none"), 1, "no live key"),
         (("apply", "/nowhere.toml"), 1, "cannot read"),
+        (("apply", __file__), 1, f"{__file__}: the document is wrong"),
+        (("limit", "set", "principal:x", "tokens=1/hour"), 2, "minute, day, month, total"),
+        (("limit", "set", "principal:x", "words=1/day"), 2, "requests, tokens_in"),
         (("chat", "hi", "--model", "none"), 1, "no deployment 'none'"),
     ],
 )
