@@ -123,8 +123,9 @@ def test_without_a_running_one_the_home_is_administered_directly(new_house: Make
     assert len(house.json("status")["deployments"]) == 1
     house.start()
     assert house.chat(key=key).status == 200
-    acts = [r for r in house.audit(limit="1000") if r.get("subject") == "POST /api/keys"]
+    acts = [r for r in house.audit(limit="1000") if r["action"] == "key:write"]
     assert acts[-1]["principal"].startswith("local:")
+    assert "for ann" in acts[-1]["subject"]
 
 
 def test_export_then_apply_on_an_empty_home_gives_the_same_state(
