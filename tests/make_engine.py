@@ -48,6 +48,8 @@ params.hostnames = [given["--host"]]
 params.port = int(given["--port"])
 params.n_ctx = int(given["--ctx-size"])
 params.n_parallel = int(given["--parallel"])
+params.n_ubatch = int(given.get("--ubatch-size", params.n_ubatch))
+params.n_batch = int(given.get("--batch-size", params.n_batch))
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(given["--threads"])
 params.embedding = "--embedding" in sys.argv
 params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

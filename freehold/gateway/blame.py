@@ -56,7 +56,7 @@ def told(error: FreeholdError, route: Route) -> FreeholdError:
         error.code,
         f"the endpoint of {route.deployment} does not answer: whoever runs it must look; freehold "
         "doctor names it",
-        retry_after=5,
+        retry_after=error.retry_after,
     )
 
 

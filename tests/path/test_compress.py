@@ -357,8 +357,10 @@ def _of(process: psutil.Process, house: House) -> bool:
 @pytest.mark.timeout(900)
 def test_the_starter_becomes_smaller_and_answers_as_it_did(own_house: House) -> None:
     """The real thing, on little text: what it loses by is measured elsewhere (bench/compress)."""
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    case = {"prompt": question[0]["content"], "answer": "Paris", "tokens": 8}
+    # So asked, the model is sure of the answer; asked without the second sentence it is not.
+    text = "What is the capital of France? Answer with one word."
+    question = [{"role": "user", "content": text}]
+    case = {"prompt": text, "answer": "Paris", "tokens": 12}
     # Two short passages to learn from, a longer one to be judged by.
     text = "\n\n".join((STORY[:120], STORY[120:240], STORY[240:]))
     body = {"max_loss": 0.5, "target_size": 0.9, "calibration": text, "tasks": json.dumps(case)}
@@ -368,7 +370,7 @@ def test_the_starter_becomes_smaller_and_answers_as_it_did(own_house: House) -> 
     assert done["promoted"], done["reasons"]
     assert done["bytes_after"] <= 0.9 * done["bytes_before"]
     assert 0 < done["kl"] <= 0.5
-    assert report["tasks"][0]["after"]["mean"] == 1.0
+    assert report["tasks"][0]["before"]["mean"] == report["tasks"][0]["after"]["mean"] == 1.0
     eventually(
         lambda: [r["version"] for r in own_house.replicas() if r["state"] == "ready"] == [2],
         "the new version took over",
