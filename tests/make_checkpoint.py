@@ -6,6 +6,7 @@ files. Sizes are such that llama.cpp loads them in no time.
 
 import json
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tokenizers.processors import TemplateProcessing
 
 HIDDEN, LAYERS, HEADS, KV, HEAD, INNER = 64, 3, 4, 2, 16, 96
+VOCABULARY = 300
+"""Pieces of words that an encoder knows, at most."""
 TEXT = [
     "The quick brown fox jumps over the lazy dog; it isn't 1234567 metres, we've said so.",
     "Größe, Maß und Straße: über 12,5 % der Häuser wären schöner.",
@@ -102,13 +105,26 @@ def pieces(tokenizer: dict[str, Any], prefix: bool) -> bytes:
 
 
 def wordpiece() -> dict[str, Any]:
-    """Return a trained ``tokenizer.json`` of BERT's kind."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """Return a ``tokenizer.json`` of BERT's kind: letters, and the words that are there most.
+
+    Always the same: what the library trains differs from run to run.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(TEXT, trainer)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word
+        for text in TEXT
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    )
+    letters = sorted({letter for word in words for letter in word})
+    ranked = sorted((word for word in words if len(word) > 1), key=lambda w: (-words[w], w))
+    ends = sorted({f"##{word[-2:]}" for word in ranked if len(word) > 3})
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *ranked, *ends]
+    vocabulary = {piece: n for n, piece in enumerate([*dict.fromkeys(pieces)][:VOCABULARY])}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
