@@ -120,12 +120,14 @@ class Links:
     def give(self, road: Road, link: Link, *, done: bool = False) -> None:
         """Take a connection back: kept when its answer is over, else closed at once.
 
-        Of one that is ``done`` only the end may be missing: it is kept once that has come.
+        Of one that is ``done`` only the end may be missing: it is kept once that has come. None is
+        kept after an error: it may have been said before the request came, whose answer would be
+        the next one's.
         """
         if done and link.lives and not link.over:
             link.linger(partial(self.give, road, link))
             return
-        if road.gone or not link.usable or len(road.idle) >= MOST_IDLE:
+        if road.gone or link.status != 200 or not link.usable or len(road.idle) >= MOST_IDLE:
             link.close()
             return
         link.empty()

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from freehold.errors import EngineLost, TooSlow
+from freehold.errors import Busy, EngineLost, TooSlow
 from freehold.gateway.alarm import Alarms
 from freehold.gateway.faults import EngineFault
 from freehold.gateway.link import HIGH_WATER, LONGEST_HEAD, Link, Lost
@@ -382,6 +382,27 @@ async def test_an_answer_that_comes_before_the_request_was_read_is_an_answer(sta
         with pytest.raises(EngineFault) as caught:
             await upstream.document(long, target(port), watch(headers=5), [])
         assert caught.value.status == 413
+        upstream.close()
+
+
+async def test_no_connection_is_used_again_after_an_error() -> None:
+    """It may be about the silence before a request, whose own answer comes after it."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK + b"content-length: 2\r\n\r\n{}")
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(OK + b"content-length: 4\r\n\r\nlate")
+        await read_request(reader)
+
+    async with serving(speak) as port:
+        upstream = fresh()
+        assert await ask(upstream, port) == b"{}"
+        with pytest.raises((EngineLost, EngineFault, TooSlow, Busy)):
+            await ask(upstream, port)
+        assert await ask(upstream, port) == b"{}"
         upstream.close()
 
 
