@@ -123,6 +123,7 @@ def wordpiece() -> dict[str, Any]:
     pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *ranked, *ends]
     vocabulary = {piece: n for n, piece in enumerate([*dict.fromkeys(pieces)][:VOCABULARY])}
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(special)
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = TemplateProcessing(
