@@ -149,7 +149,9 @@ class House:
         return answer.json["key"]
 
     def deployment(self, name: str = "smol") -> dict[str, Any]:
-        return self.call("GET", f"/api/deployments/{name}").json
+        answer = self.call("GET", f"/api/deployments/{name}")
+        assert answer.status == 200, answer.body
+        return answer.json
 
     def replicas(self, name: str = "smol") -> list[dict[str, Any]]:
         return self.deployment(name)["replicas"]

@@ -29,6 +29,8 @@ HOLD = 1.0
 RETRY = 0.2
 BELIEVED = HOLD + 2.0
 """Seconds for which an answer of control proves that it is there; its death is noticed sooner."""
+ABSENT = 2.0
+"""Seconds without an answer after which control is said to be away."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,7 @@ class Follower:
         self._clock = clock
         self._standing = standing
         self._changed = asyncio.Event()
-        self._asked = asyncio.Event()
+        self._heard = asyncio.Event()
         self._verified = -math.inf
 
     @property
@@ -69,10 +71,15 @@ class Follower:
         """Say whether who answers at control's address proved just now to be control."""
         return asyncio.get_running_loop().time() - self._verified <= BELIEVED
 
-    async def asked(self) -> None:
-        """Return once control was asked for the first time, whatever came of it."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), HOLD)
+    async def finds_control(self) -> bool:
+        """Say whether control is there; one that is only late to answer is waited for a while."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ABSENT
+        while not self.has_control and (left := deadline - loop.time()) > 0:
+            self._heard.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._heard.wait(), left)
+        return self.has_control
 
     async def follow(self) -> None:
         """Run for the life of the process."""
@@ -80,10 +87,9 @@ class Follower:
             try:
                 await self._ask()
                 self._verified = asyncio.get_running_loop().time()
-                self._asked.set()
+                self._heard.set()
             except (PyreqwestError, msgspec.DecodeError, FreeholdError):
                 self._verified = -math.inf
-                self._asked.set()
                 self._reread()
                 await asyncio.sleep(RETRY)
 

@@ -44,9 +44,9 @@ async def ask_control(
     patience: float = PATIENCE,
 ) -> Answer:
     """Put a request to control in the client's name, with ``also`` as further headers."""
-    await parts.follower.asked()
+    found = await parts.follower.finds_control()
     snapshot = parts.follower.snapshot
-    if not parts.follower.has_control:
+    if not found:
         # Never to an address that may be somebody else's by now: the key would go with it.
         raise _away()
     target = f"{snapshot.control_url}{path}"

@@ -32,7 +32,7 @@ def test_what_a_request_holds_is_seen_while_it_runs_and_not_after(
         for connection in begun:
             connection.close()
         house.check_nothing_left()
-        assert not engine.running
+        eventually(lambda: not engine.running, "the engine is let go")
 
 
 def _ask(house: House) -> socket.socket:
