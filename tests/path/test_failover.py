@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -12,6 +12,16 @@ from tests.house import House, events, eventually
 from tests.servers import reply, serving
 
 Make = Callable[..., House]
+
+
+@pytest.fixture(scope="module")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A house without a model, for endpoints that each test brings with it."""
+    house = House(tmp_path_factory.mktemp("endpoints") / "home")
+    try:
+        yield house.start()
+    finally:
+        house.close()
 
 
 def test_another_freehold_is_an_endpoint(own_house: House, house: House, tmp_path: Path) -> None:
@@ -75,15 +85,15 @@ def test_fallbacks_answer_when_the_first_cannot(own_house: House) -> None:
     ],
 )
 def test_what_a_bad_endpoint_says_is_passed_on_or_named(
-    own_house: House, answer: tuple[int, bytes], status: int, code: str, src: str
+    endpoints: House, answer: tuple[int, bytes], status: int, code: str, src: str
 ) -> None:
     with serving(lambda request: _consumed(request, lambda: reply(request, *answer))) as url:
-        own_house.cli("deploy", "--url", f"{url}/v1", "--as", "bad", "--wait")
-        found = own_house.chat(model="bad")
+        endpoints.cli("deploy", "--url", f"{url}/v1", "--as", "bad", "--wait")
+        found = endpoints.chat(model="bad")
     assert (found.status, found.error["code"], found.error["src"]) == (status, code, src)
 
 
-def test_an_endpoint_that_breaks_off_ends_the_stream_with_an_error(own_house: House) -> None:
+def test_an_endpoint_that_breaks_off_ends_the_stream_with_an_error(endpoints: House) -> None:
     event = {"choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]}
     data = b"data: " + json.dumps(event).encode() + b"\n\n"
 
@@ -92,29 +102,30 @@ def test_an_endpoint_that_breaks_off_ends_the_stream_with_an_error(own_house: Ho
         _consumed(request, lambda: reply(request, 200, data, headers, cut=len(data)))
 
     with serving(cut) as url:
-        own_house.cli("deploy", "--url", f"{url}/v1", "--as", "cut", "--wait")
-        answer = own_house.chat(model="cut", stream=True)
+        endpoints.cli("deploy", "--url", f"{url}/v1", "--as", "cut", "--wait")
+        answer = endpoints.chat(model="cut", stream=True)
     found = events(answer.body)
     assert found[0]["choices"][0]["delta"]["content"] == "Hel"
     assert found[-1]["error"]["code"].startswith("unavailable.engine")
     assert "[DONE]" not in found
-    record = own_house.audit(id=answer.headers["x-freehold-request"])[0]
+    record = endpoints.audit(id=answer.headers["x-freehold-request"])[0]
     assert (record["outcome"], record["tokens_out"], record["estimated"]) == ("failed", 1, True)
 
 
-def test_an_endpoint_without_usage_gets_an_estimate(own_house: House) -> None:
+def test_an_endpoint_without_usage_gets_an_estimate(endpoints: House) -> None:
     body = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
     data = json.dumps(body).encode()
     headers = {"content-type": "application/json"}
     with serving(lambda r: _consumed(r, lambda: reply(r, 200, data, headers))) as url:
-        own_house.cli("deploy", "--url", f"{url}/v1", "--as", "plain", "--wait")
-        answer = own_house.chat(model="plain")
+        endpoints.cli("deploy", "--url", f"{url}/v1", "--as", "plain", "--wait")
+        answer = endpoints.chat(model="plain")
     assert answer.json["usage"]["estimated"] is True
     assert answer.json["usage"]["prompt_tokens"] > 0
 
 
 def test_an_endpoint_that_stays_silent_times_out(new_house: Make) -> None:
-    house = new_house(settings="[runtime]\nheaders_timeout = 1.0\nretries = 0\n").start()
+    settings = "[runtime]\nheaders_timeout = 1.0\nretries = 0\n"
+    house = new_house(empty=True, settings=settings).start()
     with serving(lambda request: _consumed(request, lambda: time.sleep(5))) as url:
         house.cli("deploy", "--url", f"{url}/v1", "--as", "silent", "--wait")
         answer = house.chat(model="silent")
