@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,8 +53,8 @@ class Blobs:
 
     def size(self, digest: str) -> int:
         """Return the blob's bytes, whole or packed; ``Missing`` when it is not there."""
-        if (place := self._place(digest)).is_file():
-            return place.stat().st_size
+        with suppress(FileNotFoundError):
+            return self._place(digest).stat().st_size
         recipe = self._cold.recipe(digest)
         if recipe is None:
             raise self._missing(digest)
@@ -98,12 +98,15 @@ class Blobs:
     def verify(self, digest: str, progress: Callable[[int, int], None] | None = None) -> int:
         """Re-read the blob and return its size; ``DigestMismatch`` when a single bit differs."""
         path = self._place(digest)
-        if not path.is_file():
-            if not self._cold.is_packed(digest):
+        while not path.is_file():
+            if self._cold.is_packed(digest):
+                return self._cold.check(digest, progress)
+            if not path.is_file():  # else it was put together between the two looks
                 raise self._missing(digest)
-            return self._cold.check(digest, progress)
         try:
             found, size = measure(path, progress)
+        except FileNotFoundError:  # it was packed meanwhile
+            return self.verify(digest, progress)
         except OSError as error:
             raise Broken("broken.blob", f"cannot read {path}: {error.strerror}") from error
         if found != digest:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freehold.errors import DigestMismatch, FreeholdError, Missing, Unavailable
-from freehold.store.blobs import Blobs
+from freehold.store.blobs import Blobs, measure
 
 PART = random.Random(7).randbytes(2_500_000)
 FAMILY = [PART + random.Random(n).randbytes(600_000) for n in range(4)]
@@ -255,6 +255,22 @@ def test_readers_and_packers_at_once(blobs: Blobs, family: list[str]) -> None:
     assert wrong == []
     for name in family:
         blobs.verify(name)
+
+
+def test_what_is_packed_before_it_is_opened_is_no_damage(
+    blobs: Blobs, family: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = family[1]
+    whole = blobs.path(name)
+
+    def late(path: Path, progress: object) -> tuple[str, int]:
+        assert path == whole
+        pack(blobs, name)
+        return measure(path)
+
+    monkeypatch.setattr("freehold.store.blobs.measure", late)
+    assert blobs.verify(name) == len(FAMILY[1])
+    assert blobs.is_packed(name)
 
 
 CHURN = """
