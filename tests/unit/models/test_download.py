@@ -87,9 +87,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def fetch(server: Server, folder: Path, data: bytes = DATA, timeout: float = 5) -> bytes:
     """Download ``data``, and see that nothing else is left there."""
-    wanted = Wanted(
-        url=f"{server.url}/m", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)
-    )
+    wanted = Wanted(url=f"{server.url}/m", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     told: list[int] = []
     with open_client(Sources(timeout=timeout), {}) as client:
         download(client, wanted, folder / "m", told.append)
