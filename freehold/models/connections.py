@@ -1,8 +1,8 @@
 """Fetch one large file by several connections, each a range of it at a time.
 
 The one place that runs ranges; a source only opens them. Threads, because sources are synchronous;
-each holds one piece of at most a few hundred KiB. Whoever calls hashes what is whole from the
-beginning on, meanwhile.
+each holds one piece, which it writes where it belongs. Whoever calls hashes, meanwhile, what is
+whole from the beginning on, so that nothing is left to be read at the end.
 """
 
 import hashlib
@@ -52,10 +52,11 @@ def _hashed(crew: "_Crew", partial: Partial, file: int, progress: Callable[[int]
     while at < partial.size:
         crew.check()
         progress(partial.bytes)
-        if partial.first == at:
+        until = partial.first
+        if until < min(at + HASHED, partial.size):
             crew.wait(MOMENT)
             continue
-        piece = os.pread(file, min(HASHED, partial.first - at), at)
+        piece = os.pread(file, min(HASHED, until - at), at)
         if not piece:
             raise OSError("a file became shorter while it was fetched")
         digest.update(piece)

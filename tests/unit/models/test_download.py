@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ class Server:
         self.inside = self.most = 0
         self.pace = 0.0
         self.etag: str | None = None
+        self.looks_at_conditions = True
         self.url = ""
         self._lock = threading.Lock()
 
@@ -61,7 +63,7 @@ class Server:
             return
         time.sleep(self.pace)
         told = {"etag": self.tag()}
-        condition = request.headers.get("if-range")
+        condition = request.headers.get("if-range") if self.looks_at_conditions else None
         if asked is None or condition not in (None, self.tag()):
             reply(request, 200, self.data, told)
         else:
@@ -224,12 +226,14 @@ def test_two_versions_are_never_mixed(server: Server, tmp_path: Path, etag: str 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("looks", [True, False])
 def test_between_two_tries_the_file_has_become_the_right_one(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, looks: bool
 ) -> None:
     server.data = OTHER
     leave_half(server, tmp_path, DATA)
-    server.data, server.fault = DATA, lambda *_: False
+    server.data, server.looks_at_conditions = DATA, looks
+    server.fault = lambda *_: False
     assert fetch(server, tmp_path) == DATA
 
 
@@ -288,6 +292,18 @@ def test_what_is_not_to_be_had_is_said_once(
     with pytest.raises(error):
         fetch(server, tmp_path)
     assert len(server.asked) <= ranges.CONNECTIONS * connections.TRIES
+    assert not running()
+
+
+def test_a_full_disk_leaves_nothing_in_its_way(server: Server, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * RANGE, limits[1]))
+    try:
+        with pytest.raises(Unavailable, match="no space left"):
+            fetch(server, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
     assert not running()
 
 
