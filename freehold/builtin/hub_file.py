@@ -6,6 +6,7 @@ and proxies inside a company mostly speak plain HTTP.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,10 @@ def by_ranges(
         target = scratch / f"lfs-{wanted.sha256[:32]}"
         if target.exists():
             return target
-        size = wanted.bytes or 0
+        told = partial(_of, progress, wanted.bytes or 0)
         try:
             with open_client(settings, environment()) as client:
-                download(client, wanted, target, lambda done, of=size: progress(done, of))
+                download(client, wanted, target, told)
             return target
         except Unavailable as error:
             # The address it is had from is good for an hour: the next one goes on with it.
@@ -53,9 +54,13 @@ def by_ranges(
     return None
 
 
+def _of(progress: Callable[[int, int], None], size: int, done: int) -> None:
+    progress(done, size)
+
+
 def _locate(api: Any, settings: Sources, repo: str, file: str, commit: str) -> Wanted | None:
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = hf_hub_url(repo, file, revision=commit, endpoint=api.endpoint)
     found = api.get_hf_file_metadata(url=url, timeout=settings.timeout)
