@@ -56,11 +56,12 @@ def reply(
 
 
 def ranged(request: BaseHTTPRequestHandler, data: bytes, cut: int | None = None) -> None:
-    """Answer with a file, or the rest of it that the client asks for."""
+    """Answer with a file, or the part of it that the client asks for."""
     asked = request.headers.get("range")
     if asked is None:
         reply(request, 200, data, {"accept-ranges": "bytes"}, cut)
         return
-    start = int(asked.removeprefix("bytes=").partition("-")[0])
-    headers = {"content-range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-    reply(request, 206, data[start:], headers, cut)
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    start, end = int(first), min(len(data), int(last) + 1) if last else len(data)
+    headers = {"content-range": f"bytes {start}-{end - 1}/{len(data)}"}
+    reply(request, 206, data[start:end], headers, cut)

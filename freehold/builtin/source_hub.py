@@ -4,9 +4,11 @@ import fnmatch
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from freehold.builtin.hub_file import by_ranges
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
 from freehold.models.licence import together
 from freehold.models.scan.kind import kind_of
@@ -64,7 +66,14 @@ class Hub:
                     raise Missing("missing.source", f"{repo} has no file {file!r:.120}")
                 _check_file(repo, file)
             found = {
-                file: Path(
+                file: by_ranges(
+                    api,
+                    self._settings,
+                    (repo, file, str(info.sha)),
+                    scratch,
+                    partial(progress, "fetch"),
+                )
+                or Path(
                     api.hf_hub_download(
                         repo,
                         file,

@@ -6,7 +6,7 @@ All three through ``obstore``, which comes with ``pip install 'freehold[stores]'
 import errno
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +16,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
+from freehold.models.connections import CutOff, fetch_ranges
 from freehold.models.download import no_space
 from freehold.models.oci.access import is_loopback
 from freehold.models.oci.choose import CARDS, SIGNATURES, only_model
 from freehold.models.oci.manifest import check_file_name
+from freehold.models.partial import Partial
+from freehold.models.ranges import Span, is_worth
 from freehold.models.source import BESIDE_BYTES, Fetched, Origin, Progress
 from freehold.secret import resolve_secret
 from freehold.settings import IN_FORCE, Bucket, Sources, environment
@@ -32,6 +35,10 @@ _FORM = re.compile(
 MOST_LISTED = 10_000
 RETRIES = 4
 PIECE = 8 * 1024 * 1024
+SMALL_PIECE = 1024 * 1024
+"""Of several connections, each of which holds one."""
+LONGEST = timedelta(days=1)
+"""A range may take long on a slow line; one that brings nothing ends by ``sources.timeout``."""
 ENDPOINTS = ("endpoint", "endpoint_url", "aws_endpoint", "aws_endpoint_url", "azure_endpoint",
              "base_url", "google_base_url")  # fmt: skip
 SIGNATURE_OFF = {"s3": "skip_signature", "gs": "skip_signature", "az": "skip_signature"}
@@ -112,6 +119,7 @@ class Store:
             "allow_http": settings.plain_http or _is_here(settings.options),
             "connect_timeout": pace,
             "read_timeout": pace,
+            "timeout": LONGEST,
             "user_agent": "freehold",
         }
         pem = _authorities(self._settings)
@@ -194,33 +202,70 @@ def _download(
     store: Any, wanted: Object, scratch: Path, progress: Progress, before: int, total: int
 ) -> Path:
     """Bring an object here; a part that an earlier try left, of the same bytes, is gone on with."""
-    import obstore
-
     mark = hashlib.sha256(f"{wanted.path}\0{wanted.state}\0{wanted.size}".encode()).hexdigest()[:24]
     target, part = scratch / f"object-{mark}", scratch / f"object-{mark}.part"
     if target.exists():
         return target
-    have = part.stat().st_size if part.exists() and wanted.state else 0
+    partial = Partial(part, wanted.size)
+
+    def told(done: int) -> None:
+        progress("fetch", before + done, total)
+
     try:
-        with part.open("r+b" if have else "wb") as file:
-            file.seek(have)
-            while have < wanted.size:
-                options: dict[str, Any] = {"range": (have, min(wanted.size, have + PIECE * 8))}
-                if wanted.state:
-                    options["if_match"] = wanted.state
-                for piece in obstore.get(store, wanted.path, options=options).stream(PIECE):  # type: ignore[arg-type]
-                    have += file.write(piece)
-                    progress("fetch", before + have, total)
+        if is_worth(wanted.size) and wanted.state:
+            fetch_ranges(partial, lambda span: _range(store, wanted, span), told)
+        else:
+            _by_one(store, wanted, part, told)
+    except CutOff as error:
+        raise error.__cause__ or ValueError(f"{wanted.path}: {error}") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        part.unlink(missing_ok=True)
+        partial.forget()
         raise no_space(part) from error
-    if have != wanted.size:
-        part.unlink()
+    if part.stat().st_size != wanted.size:
+        partial.forget()
         raise Invalid("invalid.size", f"{wanted.path} is not the {wanted.size} bytes it should be")
+    partial.settle()
     part.replace(target)
     return target
+
+
+def _by_one(store: Any, wanted: Object, part: Path, progress: Callable[[int], None]) -> None:
+    have = part.stat().st_size if part.exists() and wanted.state else 0
+    with part.open("r+b" if have else "wb") as file:
+        file.seek(have)
+        while have < wanted.size:
+            for piece in _pieces(store, wanted, (have, min(wanted.size, have + PIECE * 8)), PIECE):
+                have += file.write(piece)
+                progress(have)
+
+
+def _range(store: Any, wanted: Object, span: Span) -> Generator[memoryview, None, None]:
+    from obstore.exceptions import GenericError
+
+    try:
+        for piece in _pieces(store, wanted, span, SMALL_PIECE):
+            yield memoryview(piece)
+    except GenericError as error:  # whatever the network does, after the library's own tries
+        raise CutOff("it breaks off") from error
+
+
+def _pieces(store: Any, wanted: Object, span: Span, least: int) -> Iterator[Any]:
+    """Yield a range of that state of an object which was found; another one's is refused."""
+    import obstore
+
+    options: dict[str, Any] = {"range": span}
+    if wanted.state:
+        options["if_match"] = wanted.state
+    answer = obstore.get(store, wanted.path, options=options)  # type: ignore[arg-type]
+    # Lists and answers of one store quote it differently; some look at no condition.
+    state = _object(answer.meta).state
+    if wanted.state and state and state.strip('W/"') != wanted.state.strip('W/"'):
+        raise Unavailable(
+            "unavailable.source", f"{wanted.path} has changed meanwhile: run it again"
+        )
+    yield from answer.stream(least)
 
 
 @contextmanager

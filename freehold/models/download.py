@@ -4,19 +4,27 @@ import errno
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.request import SyncRequestBuilder
 from pyreqwest.response import SyncResponse
 
 from freehold.errors import DigestMismatch, Invalid, Missing, Unavailable
+from freehold.models.connections import CutOff, Unranged, fetch_ranges
+from freehold.models.partial import Partial
+from freehold.models.ranges import Span, is_answer, is_worth
 from freehold.settings import Sources
 
 TRIES = 4
+PIECE = 64 * 1024
+"""Read at once of each connection. Larger ones are no faster and take memory several times over."""
+BUSY = (408, 429, 500, 502, 503, 504)
+"""What a source says that may serve the same range in a moment, or to fewer connections."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,36 +66,106 @@ def download(
 ) -> None:
     """Bring the file to ``target``; it appears there only whole and with the right digest.
 
-    A part left by an earlier try, also of a killed process, is gone on with. Raises ``Missing``,
-    ``Unavailable`` or ``DigestMismatch``; after the last nothing is left behind.
+    A large file comes by several connections, where its source gives ranges. A part left by an
+    earlier try, also of a killed process, is gone on with. Raises ``Missing``, ``Unavailable`` or
+    ``DigestMismatch``; after the last nothing is left behind.
     """
     part = target.with_name(target.name + ".part")
-    _check_space(part, wanted)
-    for attempt in range(TRIES):
-        try:
-            _go_on(client, wanted, part, progress)
-            break
-        except PyreqwestError as error:
-            if attempt == TRIES - 1:
-                raise Unavailable(
-                    "unavailable.source",
-                    f"cannot download {_file_name(wanted.url)}: {error.message}; what has come is "
-                    "kept: run the same command again to go on",
-                ) from error
-            time.sleep(0.2 * 2**attempt)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            part.unlink(missing_ok=True)
-            raise no_space(part) from error
-    if _digest(part) != wanted.sha256:
-        part.unlink()
+    partial = Partial(part, wanted.bytes)
+    _check_space(part, partial, wanted)
+    try:
+        found = _by_ranges(client, wanted, partial, progress)
+        if found is None:
+            _by_one(client, wanted, part, progress)
+            found = _digest(part)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        partial.forget()
+        raise no_space(part) from error
+    if found != wanted.sha256:
+        partial.forget()
         raise DigestMismatch(
             "broken.digest",
             f"{_file_name(wanted.url)} is not what its digest promises: nothing was kept; the "
             "source is damaged or tampered with, choose another one",
         )
+    partial.settle()
     part.replace(target)
+
+
+def _by_ranges(
+    client: SyncClient, wanted: Wanted, partial: Partial, progress: Callable[[int], None]
+) -> str | None:
+    """Return the SHA-256 of what came by ranges, or None: then it has to come by one connection."""
+    if not is_worth(wanted.bytes):
+        if not partial.is_beginning:
+            partial.forget()
+        return None
+    try:
+        return fetch_ranges(partial, _Ranges(client, wanted, partial).open, progress)
+    except Unranged:
+        partial.forget()
+        return None
+    except CutOff as error:
+        raise _broke_off(wanted, str(error)) from error
+
+
+class _Ranges:
+    """Ranges of one state of a file: another one's bytes are seen by their ETag, and not taken."""
+
+    def __init__(self, client: SyncClient, wanted: Wanted, partial: Partial) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._partial = partial
+
+    def open(self, span: Span) -> Generator[memoryview, None, None]:
+        """Ask for a range and yield its bytes."""
+        request = _request(self._client, self._wanted)
+        request = request.header("range", f"bytes={span[0]}-{span[1] - 1}")
+        state = self._partial.state
+        if state is not None and state.startswith('"'):  # weak ones may not be asked for
+            request = request.header("if-range", state)
+        try:
+            with request.build_streamed() as response:
+                self._check(response, span)
+                while (piece := response.body_reader.read(PIECE)) is not None:
+                    yield memoryview(piece)
+        except PyreqwestError as error:
+            raise CutOff(error.message) from error
+
+    def _check(self, response: SyncResponse, span: Span) -> None:
+        if response.status in BUSY:
+            raise CutOff(f"the source answered {response.status}")
+        told = response.get_header("content-range")
+        if response.status in (200, 416) or (
+            response.status == 206 and not is_answer(told, span, self._partial.size)
+        ):
+            raise Unranged
+        _check_status(response, self._wanted)
+        if not self._partial.agree(response.get_header("etag")):
+            raise Unranged
+
+
+def _by_one(
+    client: SyncClient, wanted: Wanted, part: Path, progress: Callable[[int], None]
+) -> None:
+    for attempt in range(TRIES):
+        try:
+            _go_on(client, wanted, part, progress)
+            return
+        except PyreqwestError as error:
+            if attempt == TRIES - 1:
+                raise _broke_off(wanted, error.message) from error
+            time.sleep(0.2 * 2**attempt)
+
+
+def _broke_off(wanted: Wanted, why: str) -> Unavailable:
+    return Unavailable(
+        "unavailable.source",
+        f"cannot download {_file_name(wanted.url)}: {why}; what has come is kept: run the same "
+        "command again to go on",
+    )
 
 
 def _go_on(client: SyncClient, wanted: Wanted, part: Path, progress: Callable[[int], None]) -> None:
@@ -106,10 +184,7 @@ def _one_answer(
     client: SyncClient, wanted: Wanted, part: Path, have: int, progress: Callable[[int], None]
 ) -> int:
     """Append what one answer brings, every byte as it comes; return the bytes there are now."""
-    request = client.get(wanted.url).header("accept-encoding", "identity")
-    request = request.streamed_read_buffer_limit(0)
-    for name, value in wanted.headers:
-        request = request.header(name, value, is_sensitive=True)
+    request = _request(client, wanted)
     if have:
         request = request.header("range", f"bytes={have}-")
     with request.build_streamed() as response:
@@ -126,6 +201,13 @@ def _one_answer(
                     break
                 progress(done)
     return done
+
+
+def _request(client: SyncClient, wanted: Wanted) -> SyncRequestBuilder:
+    request = client.get(wanted.url).header("accept-encoding", "identity")
+    for name, value in wanted.headers:
+        request = request.header(name, value, is_sensitive=True)
+    return request.streamed_read_buffer_limit(0)
 
 
 def _stalled(wanted: Wanted) -> None:
@@ -152,9 +234,8 @@ def _starts_at(response: SyncResponse, have: int) -> bool:
     return (response.get_header("content-range") or "").startswith(f"bytes {have}-")
 
 
-def _check_space(part: Path, wanted: Wanted) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    if wanted.bytes and shutil.disk_usage(part.parent).free < wanted.bytes - have:
+def _check_space(part: Path, partial: Partial, wanted: Wanted) -> None:
+    if wanted.bytes and shutil.disk_usage(part.parent).free < wanted.bytes - partial.bytes:
         raise no_space(part)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ import msgspec
 from freehold.errors import Conflict, Missing
 from freehold.models.admission import check_licence, check_released
 from freehold.models.identify import digest_of
+from freehold.models.lineage import nearest_first
 from freehold.models.manifest import Manifest
 from freehold.models.naming import check_alias, check_name, is_number
 from freehold.models.scan.finding import Finding, decode, encode, unknown_in
@@ -348,22 +348,9 @@ class Registry:
 
     def lineage(self, version: Version) -> tuple[str, ...]:
         """Return what a version came from, nearest first: parents here, then named bases."""
-        found: list[str] = []
-        waiting = [version]
-        while waiting:
-            current = waiting.pop(0)
-            for dependency in current.dependencies:
-                if dependency.kind not in ("parent", "base"):
-                    continue
-                number = dependency.target_number
-                text = dependency.target + (f":{number}" if number is not None else "")
-                if text in found:
-                    continue
-                found.append(text)
-                if number is not None:
-                    with suppress(Missing):
-                        waiting.append(self.version(dependency.target, number))
-        return tuple(found)
+        return nearest_first(
+            version.dependencies, lambda model, number: self.version(model, number).dependencies
+        )
 
 
 def _refuse_needed(dependents: Sequence[str], name: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from freehold.builtin.source_hub import Hub
 from freehold.errors import Forbidden, Invalid, Missing, Unavailable
+from freehold.models import connections, ranges
 from freehold.models.identify import identify
 from freehold.models.source import Origin
 from freehold.settings import Sources
@@ -29,6 +30,8 @@ class Server:
     def __init__(self) -> None:
         self.files = {"m-Q4_K_M.gguf": MODEL, "m-Q8_0.gguf": b"x", "README.md": b"hello"}
         self.gated = False
+        self.etag: str | None = None
+        self.elsewhere: str | None = None
         self.cuts: list[int] = []
         self.asked: list[tuple[str, str | None]] = []
         self.tokens: set[str | None] = set()
@@ -62,10 +65,16 @@ class Server:
         data = self.files[name]
         if request.command == "HEAD":
             headers = {
-                "etag": f'"{hashlib.sha256(data).hexdigest()}"', "x-repo-commit": COMMIT,
+                "etag": self.etag or f'"{hashlib.sha256(data).hexdigest()}"',
+                "x-repo-commit": COMMIT,
                 "content-length": str(len(data)), "accept-ranges": "bytes",
             }  # fmt: skip
-            reply(request, 200, data, headers)
+            if self.elsewhere and name == "big.gguf":
+                headers |= {"location": self.elsewhere, "x-linked-size": str(len(data)),
+                            "x-linked-etag": headers["etag"]}  # fmt: skip
+                reply(request, 302, b"", headers | {"content-length": "0"})
+            else:
+                reply(request, 200, data, headers)
         else:
             ranged(request, data, self.cuts.pop(0) if self.cuts else None)
 
@@ -124,6 +133,59 @@ def test_a_download_that_broke_off_goes_on(hub: tuple[Server, Hub], tmp_path: Pa
     assert data == server.files["big.gguf"]
     ranges = [asked for path, asked in server.asked if path.endswith("big.gguf") and asked]
     assert ranges
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Ranges of a size that tests can afford."""
+    monkeypatch.setattr(ranges, "RANGE", 64 * 1024)
+    monkeypatch.setattr(ranges, "LEAST", 128 * 1024)
+    monkeypatch.setattr(connections, "PAUSE", 0.01)
+    return 64 * 1024
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_large_file_comes_by_ranges(
+    hub: tuple[Server, Hub], tmp_path: Path, small: int, elsewhere: bool
+) -> None:
+    """Also from the host that it is sent to, which is not told the token."""
+    server, _ = hub
+    (tmp_path / "token").write_text("s3cret")
+    server.files["big.gguf"] = data = os.urandom(5 * small + 9)
+    server.cuts = [small, 100]
+    asked: list[tuple[str | None, str | None]] = []
+
+    def cdn(request: BaseHTTPRequestHandler) -> None:
+        asked.append((request.headers.get("range"), request.headers.get("authorization")))
+        # An address is good for a while: the third one who comes is sent for a new one.
+        if len(asked) == 3:
+            reply(request, 403)
+        else:
+            ranged(request, data)
+
+    with serving(cdn) as url:
+        server.elsewhere = f"{url}/signed" if elsewhere else None
+        source = Hub(Sources(hub_endpoint=hub[1]._settings.hub_endpoint, timeout=5,
+                             hub_token=f"file:{tmp_path / 'token'}"))  # fmt: skip
+        (tmp_path / "s").mkdir()
+        fetched = fetch(source, "hf:org/m/big.gguf", tmp_path / "s")
+    assert fetched.files["model.gguf"].read_bytes() == data  # type: ignore[attr-defined]
+    here = [each for path, each in server.asked if path.endswith("big.gguf") and each]
+    wanted = {f"bytes={n * small}-{(n + 1) * small - 1}" for n in range(5)}
+    assert wanted <= ({each for each, _ in asked} if elsewhere else set(here))
+    assert server.tokens == {"Bearer s3cret"}
+    assert {token for _, token in asked} <= {None}
+
+
+def test_what_has_no_digest_comes_by_the_library(
+    hub: tuple[Server, Hub], tmp_path: Path, small: int
+) -> None:
+    server, source = hub
+    server.files["big.gguf"] = data = os.urandom(5 * small)
+    server.etag = '"0123456789abcdef0123456789abcdef01234567"'
+    fetched = fetch(source, "hf:org/m/big.gguf", tmp_path)
+    assert fetched.files["model.gguf"].read_bytes() == data  # type: ignore[attr-defined]
+    assert not [each for path, each in server.asked if path.endswith("big.gguf") and each]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 
 from freehold.builtin.source_oci import OCI
 from freehold.errors import DigestMismatch, Forbidden, FreeholdError, Invalid, Missing, Unavailable
+from freehold.models import connections, ranges
 from freehold.models.oci import media
 from freehold.models.oci.zstd import zstd
 from freehold.models.source import Fetched
@@ -266,6 +267,38 @@ def test_a_download_goes_on_where_it_broke_off(registry: Hostile, tmp_path: Path
     assert bytes_of(fetch(registry, tmp_path)) == data
     ranges = [asked for _, path, asked, _ in registry.asked if digest(data) in path]
     assert ranges == ["bytes=0-0", None, "bytes=100000-", "bytes=150000-"]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Ranges of a size that tests can afford."""
+    monkeypatch.setattr(ranges, "RANGE", 64 * 1024)
+    monkeypatch.setattr(ranges, "LEAST", 128 * 1024)
+    monkeypatch.setattr(connections, "PAUSE", 0.01)
+    return 64 * 1024
+
+
+def test_a_large_layer_comes_by_ranges_also_after_its_token_ended(
+    registry: Hostile, tmp_path: Path, small: int
+) -> None:
+    data = registry.add(os.urandom(9 * small + 5))
+    registry.push("v1", manifest(layer(data, "m.gguf")))
+    registry.wants, registry.cuts = "bearer", [small, 1000]
+    secret = tmp_path / "secret"
+    secret.write_text("right")
+
+    def ends(request: BaseHTTPRequestHandler) -> bool:
+        if (request.headers.get("range") or "").startswith(f"bytes={5 * small}-"):
+            registry.token = "N3W"
+        return False
+
+    registry.extra = ends
+    scratch = fresh(tmp_path)
+    assert bytes_of(fetch(registry, scratch, username="ci", password=f"file:{secret}")) == data
+    asked = [each for _, path, each, _ in registry.asked if digest(data) in path]
+    assert f"bytes={8 * small}-{9 * small - 1}" in asked
+    assert asked.count(f"bytes=0-{small - 1}") == 1  # what had come was not asked for again
+    assert None not in asked
 
 
 def test_a_token_that_ends_before_the_download_does(registry: Hostile, tmp_path: Path) -> None:

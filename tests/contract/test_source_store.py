@@ -17,6 +17,7 @@ import pytest
 
 from freehold.builtin.source_store import Store
 from freehold.errors import Forbidden, FreeholdError, Invalid, Missing, Unavailable
+from freehold.models import connections, ranges
 from freehold.models.source import Fetched
 from freehold.settings import Bucket, Sources
 from tests.house import eventually
@@ -40,6 +41,8 @@ class Bare:
         self.cuts: list[int] = []
         self.status: int | None = None
         self.authorizations: set[str | None] = set()
+        self.looks_at_conditions = True
+        self.honest_until = 1 << 60
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         found = urlsplit(unquote(request.path))
@@ -73,13 +76,15 @@ class Bare:
             return
         headers = {"etag": f'"{tag(data)}"', "last-modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
         condition = request.headers.get("if-match")
-        if condition is not None and condition.strip('"') != tag(data):
+        met = condition is None or condition.strip('"') == tag(data)
+        if self.looks_at_conditions and not met:
             reply(request, 412, b"")
             return
         if request.command == "HEAD" or wanted is None:
             reply(request, 200, data, headers)
             return
         start, _, end = wanted.removeprefix("bytes=").partition("-")
+        start = start if int(start) < self.honest_until else "0"
         part = data[int(start) : int(end) + 1]
         headers["content-range"] = f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}"
         reply(request, 206, part, headers, self.cuts.pop(0) if self.cuts else None)
@@ -173,6 +178,63 @@ def test_bytes_that_change_meanwhile_are_not_mixed(bare: Bare, tmp_path: Path) -
     bare.objects["m.gguf"] = new
     (tmp_path / mark("m.gguf", old)).write_bytes(old[:50_000])
     assert fetch(bare, "s3://bkt/m.gguf", tmp_path).files["model.gguf"].read_bytes() == new
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Ranges of a size that tests can afford."""
+    size = 256 * 1024
+    monkeypatch.setattr(ranges, "RANGE", size)
+    monkeypatch.setattr(ranges, "LEAST", 2 * size)
+    monkeypatch.setattr(connections, "PAUSE", 0.01)
+    return size
+
+
+def test_a_large_object_comes_by_ranges(bare: Bare, tmp_path: Path, small: int) -> None:
+    data = os.urandom(6 * small + 5)
+    bare.objects["big.gguf"] = data
+    bare.cuts = [small, small // 2, 0, 100]  # the first one is whole
+    assert fetch(bare, "s3://bkt/big.gguf", tmp_path).files["model.gguf"].read_bytes() == data
+    asked = {each for *_, each in bare.asked}
+    assert {f"bytes={n * small}-{(n + 1) * small - 1}" for n in range(6)} <= asked
+    assert [each.name for each in tmp_path.iterdir() if each.suffix] == []
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_ranges_of_an_object_that_changes_are_not_mixed(
+    bare: Bare, tmp_path: Path, small: int, looks: bool
+) -> None:
+    old, new = os.urandom(20 * small), os.urandom(20 * small)
+    bare.objects["big.gguf"] = old
+    bare.looks_at_conditions = looks
+    done = 0
+
+    def watch(_stage: str, now: int, _total: int) -> None:
+        nonlocal done
+        done = now
+        bare.objects["big.gguf"] = new
+
+    options = {"endpoint": bare.url, "region": "us-east-1"}  # type: ignore[attr-defined]
+    store = Store(Sources(timeout=3, buckets={"s3://bkt": Bucket(options=options)}))
+    origin = store.claims("s3://bkt/big.gguf")
+    assert origin is not None
+    with pytest.raises(Unavailable, match="changed meanwhile: run it again"):
+        store.fetch(origin, tmp_path, watch)
+    assert done < len(old)
+    fetched = store.fetch(origin, tmp_path, quiet)
+    assert fetched.files["model.gguf"].read_bytes() == new
+
+
+def test_ranges_that_never_come_are_said_and_kept(bare: Bare, tmp_path: Path, small: int) -> None:
+    data = os.urandom(4 * small)
+    bare.objects["big.gguf"] = data
+    bare.honest_until = 2 * small
+    with pytest.raises(Unavailable, match="what has come is kept"):
+        fetch(bare, "s3://bkt/big.gguf", tmp_path)
+    bare.honest_until = 1 << 60
+    bare.asked.clear()
+    assert fetch(bare, "s3://bkt/big.gguf", tmp_path).files["model.gguf"].read_bytes() == data
+    assert len([each for *_, each in bare.asked if each]) == 2
 
 
 @pytest.mark.parametrize(

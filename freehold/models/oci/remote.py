@@ -4,11 +4,9 @@ Distribution v2: anonymous, with a password, or with a token that the password i
 Redirects are followed by hand, so that no credential goes where it does not belong.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from pyreqwest.client import SyncClient
@@ -19,6 +17,7 @@ from pyreqwest.response import SyncResponse
 from freehold.errors import DigestMismatch, Forbidden, Invalid, Missing, Unavailable
 from freehold.models.download import Wanted, download
 from freehold.models.oci.access import Access, check_realm, read_challenge
+from freehold.models.oci.answer import document_in, explanation, read, told_size
 from freehold.models.oci.manifest import (
     INDEX,
     INDEXES,
@@ -34,7 +33,6 @@ from freehold.settings import IN_FORCE
 
 REDIRECTS = 5
 TOKEN_BYTES = 64 * 1024
-ANSWER_BYTES = 64 * 1024
 PIECE = 4 * 1024 * 1024
 TRIES = 4
 Change = Callable[[SyncRequestBuilder], SyncRequestBuilder]
@@ -61,7 +59,7 @@ class Repository:
             "GET", self._url(f"manifests/{label}"), lambda request: request.header("accept", accept)
         ) as response:
             self._check(response, f"{self._name}:{label}", 200)
-            data = _read(response, MOST_BYTES)
+            data = read(response, MOST_BYTES)
             kind = response.get_header("content-type")
         found = digest_of(data)
         if label.startswith("sha256:") and found != label:
@@ -104,7 +102,7 @@ class Repository:
         with self._ask("GET", url, lambda request: request.header("range", "bytes=0-0")) as first:
             self._check(first, blob.digest, 200, 206)
             place, headers = self._place, self._headers(self._place)
-            told = _told(first)
+            told = told_size(first)
         if told is not None and told != blob.size:
             raise Invalid(
                 "invalid.size",
@@ -119,7 +117,7 @@ class Repository:
             raise Invalid("invalid.size", f"{blob.digest} has {blob.size} bytes: {limit} is most")
         with self._ask("GET", self._url(f"blobs/{blob.digest}")) as response:
             self._check(response, blob.digest, 200)
-            data = _read(response, blob.size)
+            data = read(response, blob.size)
         if digest_of(data) != blob.digest:
             raise DigestMismatch(
                 "broken.digest", f"{self._access.host} serves other bytes as {blob.digest}"
@@ -133,7 +131,7 @@ class Repository:
             if 400 <= response.status < 500:
                 return []
             self._check(response, f"list of what refers to {digest}", 200)
-            found = read_manifest(_read(response, MOST_BYTES), INDEX)
+            found = read_manifest(read(response, MOST_BYTES), INDEX)
         listed = found.manifests if isinstance(found, Index) else ()
         return [each for each in listed if each.artifact_type == kind]
 
@@ -304,7 +302,7 @@ class Repository:
                     host = urlsplit(realm).netloc
                     hint = f", and gets no password from us: allow it as token_host = {host!r:.100}"
                 raise self._refused(f"its token server answers {response.status}{hint}")
-            document = _json(_read(response, TOKEN_BYTES))
+            document = document_in(read(response, TOKEN_BYTES))
         token = document.get("token") or document.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise self._refused("its token server gives no token")
@@ -333,7 +331,7 @@ class Repository:
         status = response.status
         if status in expected:
             return
-        text = _explanation(response)
+        text = explanation(response)
         if status in (401, 403):
             raise self._refused(text or f"it answers {status} for {what}")
         if status == 404:
@@ -353,39 +351,3 @@ def _pieces(path: Path, start: int, progress: Callable[[int], None]) -> Iterator
             yield piece
             done += len(piece)
             progress(done)
-
-
-def _read(response: SyncResponse, limit: int) -> bytes:
-    data = bytearray()
-    while (piece := response.body_reader.read_chunk()) is not None:
-        data += piece.to_bytes()
-        if len(data) > limit:
-            raise Invalid("invalid.size", f"the registry sends more than {limit} bytes: refused")
-    return bytes(data)
-
-
-def _told(response: SyncResponse) -> int | None:
-    """Return how many bytes a server says that a blob has."""
-    text = response.get_header("content-length")
-    if response.status == 206:
-        text = (response.get_header("content-range") or "").rpartition("/")[2]
-    return int(text) if text and text.isascii() and text.isdigit() else None
-
-
-def _explanation(response: SyncResponse) -> str:
-    """Return what a registry says of its refusal, as plain text of bounded length."""
-    try:
-        errors = _json(_read(response, ANSWER_BYTES)).get("errors")
-        found = errors[0] if isinstance(errors, list) and errors else {}
-        text = f"{found.get('code')}: {found.get('message')}"
-    except (Invalid, PyreqwestError, AttributeError):
-        text = f"status {response.status}"
-    return "".join(letter for letter in text if letter.isprintable())[:200]
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
