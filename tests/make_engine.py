@@ -92,16 +92,24 @@ def source(folder: Path, *, wrong: bool = False, broken: bool = False) -> tuple[
     )
 
 
-def program(folder: Path) -> Path:
-    """Compile the server alone, as a build would lie there, and return the folder it is in."""
+def program(folder: Path, wrong: str = "") -> Path:
+    """Compile the server alone, as a build would lie there, and return the folder it is in.
+
+    ``wrong`` is a line that it runs before it serves; ``rewrite`` gives it another.
+    """
     script, main = folder / "server.py", folder / "main.c"
-    script.write_text(SERVER.replace("WRONG", ""))
+    rewrite(folder, wrong)
     text = MAIN.replace("PYTHON", json.dumps(sys.executable))
     main.write_text(text.replace("SCRIPT", json.dumps(str(script))))
     built = folder / "built"
     built.mkdir()
     subprocess.run(["cc", "-o", str(built / "llama-server"), str(main)], check=True)
     return built
+
+
+def rewrite(folder: Path, wrong: str) -> None:
+    """Have a compiled server act otherwise from its next start: as when a card or library goes."""
+    (folder / "server.py").write_text(SERVER.replace("WRONG", wrong))
 
 
 def archive(path: Path, files: dict[str, str], *links: tarfile.TarInfo) -> tuple[Path, str]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from freehold.app.stopping import Stopping
-from freehold.control import compressions, outcomes, quarantines
+from freehold.control import compressions, fallback, outcomes, quarantines
 from freehold.control.beat import keep
 from freehold.control.certificate import check_exposure
-from freehold.control.control import Control, new_secret
+from freehold.control.control import BEAT, Control, new_secret
 from freehold.control.deployments import Deployments
 from freehold.control.engines import end_trials
 from freehold.control.gateways import Gateways, are_running, most_gateways
@@ -278,6 +278,8 @@ async def _serve(
     steps = asyncio.create_task(_receive(reception, control))
     report_on = partial(report, control, telemetry)
     shown = asyncio.create_task(keep("reporting", report_on, REPORT_AGAIN, stop))
+    look_on = partial(fallback.watch, control)
+    builds = asyncio.create_task(keep("watching builds", look_on, BEAT, stop))
     told = False
     try:
         await asyncio.wait((beat, server, steps), return_when=asyncio.FIRST_COMPLETED)
@@ -298,7 +300,7 @@ async def _serve(
             # We failed, they did not: they go on answering, and the next start finds them.
             control.pool.leave_all()
         closing.set()
-        await asyncio.wait((beat, server, steps, shown, care))
+        await asyncio.wait((beat, server, steps, shown, care, builds))
         with suppress(FreeholdError, OSError):
             await control.take_in_records()
     for task in (beat, server):

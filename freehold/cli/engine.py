@@ -146,7 +146,12 @@ def _table(engines: list[dict[str, Any]]) -> str:
             own = match["match"]["architecture"] if match else None
             chosen = ", ".join(name for name in each["chosen_for"] if own in (None, name))
             rows.append((each["id"], each["backend"], *_numbers(match), chosen))
-    return table(HEAD, rows, "")
+    failing = [
+        f"{each['id']} is failing: {each['failing']['reason']}; freehold engine pick tries it again"
+        for each in engines
+        if each["failing"]
+    ]
+    return "\n".join([table(HEAD, rows, ""), *failing])
 
 
 def _numbers(match: dict[str, Any] | None) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from freehold.errors import FreeholdError, Invalid, Missing
 from freehold.models.catalog import Digest, explain
 from freehold.models.deploy import Plan, draft_of, plan
 from freehold.models.deployment import Deployment, check
+from freehold.models.fallback import Doubts, fall_back, still
 from freehold.models.naming import check_alias, check_name
 from freehold.models.registry import LaunchSettings, Registry, Version
 from freehold.models.sharing import share
@@ -81,7 +82,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Deployments:
-    """Reads and writes deployments."""
+    """Reads and writes deployments. ``doubts`` are the launches that keep away from a build."""
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Deployments:
         self._registry = registry
         self._settings = settings
         self._plans: list[Plan] | None = None
+        self.doubts: Doubts = {}
         self._updated: dict[str, float] | None = None
 
     def all(self) -> list[Deployment]:
@@ -131,7 +133,9 @@ class Deployments:
             found = [
                 plan(each, self._registry, self._settings, self._builds) for each in self.all()
             ]
-            self._plans = share(found)
+            shared = share(found)
+            self.doubts = still(shared, self.doubts)
+            self._plans = fall_back(shared, self.doubts)
         return self._plans
 
     def forget_plans(self) -> None:

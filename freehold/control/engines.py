@@ -20,6 +20,7 @@ from freehold.models.engines import build as compiling
 from freehold.models.engines.hardware import look
 from freehold.models.engines.match import ROUNDS, Setting, match, smallest_of_each
 from freehold.models.engines.source import PINNED, Archives, given, unpack
+from freehold.models.fallback import without
 from freehold.models.registry import Version
 from freehold.models.source import ABORTS, Progress
 from freehold.runtime import process
@@ -255,7 +256,7 @@ def _register(
         control.builds.remove(build_id)
     new.replace(place)
     sync(place.parent)
-    _changed(control)
+    acquit(control, build_id)
     return build
 
 
@@ -274,8 +275,21 @@ def _measure_again(
         except FreeholdError as error:
             if error.code in ABORTS:
                 raise
-    renewed = msgspec.structs.replace(build, matches=tuple(kept.values()))
+    renewed = msgspec.structs.replace(build, matches=tuple(kept.values()), failing=None)
     process.write_private(control.builds.root / build.id / "build.json", renewed)
+    if any(version.row.digest in kept for version in tried.versions):
+        acquit(control, build.id)
+
+
+def acquit(control: Control, build_id: str) -> None:
+    """Let deployments have a build again by themselves; from any thread."""
+    control.builds.acquit(build_id)
+
+    def forget() -> None:
+        control.deployments.doubts = without(control.deployments.doubts, build_id)
+        control.deployments.forget_plans()
+
+    control.loop.call_soon_threadsafe(forget)
 
 
 def _match(

@@ -299,13 +299,14 @@ def _setup(plan: Plan) -> str:
 
 def _standing(plan: Plan, pool: Pool, replicas: Sequence[Replica]) -> tuple[str, str | None, float]:
     if any(replica.state == "ready" for replica in replicas):
-        return "ready", None, 1.0
+        return "ready", plan.note, 1.0
     if plan.reason is not None:
         return "missing", plan.reason, 0.0
     # A further try at what failed so often is no reason to let anybody wait for it.
     failed = [replica for replica in replicas if replica.failures]
     if failed and min(replica.failures for replica in replicas) >= FAILED_AFTER:
-        return "failed", failed[0].reason, 0.0
+        told = [text for text in (failed[0].reason, plan.note) if text]
+        return "failed", "; ".join(told) or None, 0.0
     loading = [replica for replica in replicas if replica.state == "loading"]
     if loading:
         reason = loading[0].reason

@@ -16,6 +16,44 @@ from freehold.settings import environment
 WATCH = 0.5
 """Seconds until a stop is heard while a child says nothing."""
 ENDS_WITHIN = 5.0
+LAST_WORDS = 300
+"""Bytes of a log that are told of a child that ended without an answer."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A child that ended without an answer: its exit status, and its last words in one line."""
+
+    code: int
+    words: str
+
+
+def ask(
+    argv: Sequence[str], order: msgspec.Struct, log: IO[bytes], progress: Progress, size: int
+) -> dict[str, Any] | Ended:
+    """Give a child its order and return its answer: the first that it says but progress; blocks.
+
+    Its progress is passed on as a share of ``size`` bytes. ``log`` takes what it complains of, and
+    is read where it ends without an answer. However this ends, the child does too.
+    """
+    child = subprocess.Popen(
+        list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=surroundings()
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        with suppress(BrokenPipeError), child.stdin as pipe:  # it ended before it heard all
+            pipe.write(msgspec.json.encode(order))
+        for answer in lines(child.stdout, progress, size):
+            return answer
+    finally:
+        end(child)
+    log.seek(0)
+    return Ended(child.returncode, last_words(log.read()))
+
+
+def last_words(log: bytes) -> str:
+    """Return the end of a log as one line. Pure."""
+    return log[-LAST_WORDS:].decode(errors="replace").strip().replace("\n", " ")
 
 
 def lines(stdout: IO[bytes], progress: Progress, size: int) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from freehold.models.adapter import carriers
 from freehold.models.deployment import Deployment
 from freehold.models.manifest import memory_needed
 from freehold.models.registry import LaunchSettings, Registry, Version
-from freehold.runtime.builds import Builds
+from freehold.runtime.builds import AUTO, Builds
 from freehold.runtime.engine import Launch
 from freehold.runtime.wish import Desired
 from freehold.settings import Runtime
@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment and what it comes to now: its version, its launches, or why it cannot run.
 
     An adapter's deployment is a ``guest``: of the replicas of ``host``, which may be its own name,
-    and which run as ``shared`` says.
+    and which run as ``shared`` says. ``note`` is what is to be known though it runs.
     """
 
     deployment: Deployment
@@ -47,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     guest: Guest | None = None
     host: str | None = None
     shared: Launch | None = None
+    note: str | None = None
 
     @property
     def launch(self) -> Launch | None:
@@ -88,7 +89,32 @@ def plan(
     desired = Desired(
         deployment=deployment.name, launches=(launch,) * deployment.replicas, idle_unload=idle
     )
-    return Plan(deployment=deployment, version=version, desired=desired, deadlines=limits)
+    note = None if launch.native else _passed_over(deployment, version, settings, builds)
+    return Plan(
+        deployment=deployment, version=version, desired=desired, deadlines=limits, note=note
+    )
+
+
+def is_free(deployment: Deployment, default: str) -> bool:
+    """Say whether nobody named its engine, so that the runtime chooses. Pure."""
+    return (deployment.build or default) == AUTO
+
+
+def avoided(build: str, reason: str) -> str:
+    """Return what is said of a deployment that runs on the wheel for want of a build. Pure."""
+    return (
+        f"the wheel is used in place of the engine {build}, which does not start ({reason}); "
+        "freehold engine pick tries it again"
+    )
+
+
+def _passed_over(
+    deployment: Deployment, version: Version, settings: Runtime, builds: Builds | None
+) -> str | None:
+    if builds is None or not is_free(deployment, settings.build):
+        return None
+    build = builds.passed_over(version.manifest.architecture)
+    return avoided(build.id, build.failing.reason) if build and build.failing else None
 
 
 def deadlines(deployment: Deployment, settings: Runtime) -> Deadlines:

@@ -15,6 +15,7 @@ import msgspec
 
 from freehold.errors import Invalid, Missing
 from freehold.runtime.engine import Native
+from freehold.runtime.process import write_private
 
 WHEEL = "wheel"
 AUTO = "auto"
@@ -48,8 +49,18 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     wheel: Speed
 
 
+class Failing(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when a build does not start any more (epoch seconds), and what it said."""
+
+    since: float
+    reason: str
+
+
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """One build. ``files`` maps names to SHA-256; ``made`` says from what and how."""
+    """One build. ``files`` maps names to SHA-256; ``made`` says from what and how.
+
+    ``failing`` is a mark in a file of its own: nothing that is written meanwhile can lose it.
+    """
 
     id: str
     kind: Literal["native", "prebuilt"]
@@ -61,6 +72,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     created_by: str
     matches: tuple[Match, ...] = ()
+    failing: Failing | None = None
 
 
 class Builds:
@@ -76,7 +88,7 @@ class Builds:
             with suppress(OSError, msgspec.DecodeError):
                 build = msgspec.json.decode(path.read_bytes(), type=Build)
                 if build.id == path.parent.name:
-                    found.append(build)
+                    found.append(msgspec.structs.replace(build, failing=self._failing(build.id)))
         return sorted(found, key=lambda build: (build.created, build.id))
 
     def get(self, build_id: str) -> Build:
@@ -103,7 +115,7 @@ class Builds:
         """Return the build that a launch gets, None for the wheel.
 
         ``wanted`` is ``wheel``, a build's id, or ``auto``: the fastest one that was verified on
-        this architecture and measured faster than the wheel.
+        this architecture, measured faster than the wheel, and is not failing.
         """
         if wanted == WHEEL:
             return None
@@ -120,6 +132,33 @@ class Builds:
             return self.native(build)
         best = fastest(self.all(), architecture)
         return self.native(best) if best else None
+
+    def passed_over(self, architecture: str) -> Build | None:
+        """Return the build that ``auto`` would mean were it not failing, if there is one."""
+        builds = self.all()
+        sound = [msgspec.structs.replace(build, failing=None) for build in builds]
+        best = fastest(sound, architecture)
+        return next((each for each in builds if best and each.id == best.id and each.failing), None)
+
+    def condemn(self, build_id: str, failing: Failing) -> None:
+        """Mark a build as failing: ``auto`` does not mean it until acquitted, or made anew."""
+        self.get(build_id)
+        write_private(self._mark(build_id), failing)
+
+    def acquit(self, build_id: str) -> None:
+        """Take the mark away."""
+        self._mark(build_id).unlink(missing_ok=True)
+
+    def _mark(self, build_id: str) -> Path:
+        return self.root / build_id / "failing.json"
+
+    def _failing(self, build_id: str) -> Failing | None:
+        try:
+            return msgspec.json.decode(self._mark(build_id).read_bytes(), type=Failing)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            return Failing(since=0.0, reason=f"its mark cannot be read: {error}")
 
     def remove(self, build_id: str) -> Build:
         """Delete a build."""
@@ -144,7 +183,7 @@ def fastest(builds: Iterable[Build], architecture: str) -> Build | None:
         (gain(match), build.id, build)
         for build in builds
         for match in build.matches[::-1]
-        if match.architecture == architecture and is_faster(match)
+        if not build.failing and match.architecture == architecture and is_faster(match)
     )
     return ranked[-1][2] if ranked else None
 

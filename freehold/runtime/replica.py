@@ -28,7 +28,8 @@ STEADY_AFTER = 60.0
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One replica. ``since`` is when it entered its state, ``used`` its last request.
 
-    Times are in seconds of the machine's monotonic clock: the wall clock may be set.
+    Times are in seconds of the machine's monotonic clock: the wall clock may be set. ``unstarted``
+    counts processes in a row that were started and ended, or were too slow, before they answered.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     used: float = 0.0
     failures: int = 0
+    unstarted: int = 0
     retry_at: float = 0.0
     pid: int | None = None
     started: str | None = None
@@ -88,7 +90,8 @@ def step(replica: Replica, event: Event, now: float) -> tuple[Replica, tuple[Act
         case "loading", Spawned(pid=pid, started=started, secret=secret):
             return msgspec.structs.replace(replica, pid=pid, started=started, secret=secret), ()
         case "loading", Loaded(url=url):
-            return _enter(replica, "ready", now, url=url, used=now, reason=None), ()
+            changes = {"url": url, "used": now, "reason": None, "unstarted": 0}
+            return _enter(replica, "ready", now, **changes), ()
         case (("loading" | "ready"), Exited(reason=reason)):
             return _failed(replica, reason, now), ()
         case "draining", Exited() | Drained():
@@ -117,7 +120,10 @@ def backoff(failures: int) -> float:
 def _failed(replica: Replica, reason: str, now: float) -> Replica:
     steady = replica.state == "ready" and now - replica.since >= STEADY_AFTER
     failures = 1 if steady else replica.failures + 1
-    failed = _enter(replica, "failed", now, failures=failures, reason=reason)
+    # Without a process the engine has no part in it: weights are checked before it is started.
+    ended = replica.state == "loading" and replica.pid is not None
+    unstarted = replica.unstarted + ended
+    failed = _enter(replica, "failed", now, failures=failures, unstarted=unstarted, reason=reason)
     return _gone(msgspec.structs.replace(failed, retry_at=now + backoff(failures)))
 
 

@@ -1,5 +1,6 @@
 """Engines in a running house: built, chosen, checked at each start, refused when they differ."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from freehold.models.fallback import TRIES
 from tests.house import House, eventually
-from tests.make_engine import source
+from tests.make_engine import program, rewrite, source
 
 Make = Callable[..., House]
 pytestmark = pytest.mark.skipif(
@@ -159,3 +161,74 @@ def test_a_prebuilt_server_is_taken_in_and_tuning_is_stored(
     assert own_house.chat().status == 200
     missing = own_house.call("POST", "/api/deployments/none/tune", {})
     assert missing.status == 404
+
+
+def _put_build(house: House, name: str, folder: Path) -> None:
+    """Put a build there as if it had been verified on the starter and found faster."""
+    place = house.home / "engines" / name
+    shutil.copytree(folder, place)
+    digest = hashlib.sha256((place / "llama-server").read_bytes()).hexdigest()
+    speed = {"reading": 100, "writing": 100, "eight": 100}
+    match = {
+        "model": "smol:1", "digest": "d", "architecture": "llama", "places": 96, "agreed": 96,
+        "furthest": 0.0, "build": speed | {"reading": 150}, "wheel": speed,
+    }  # fmt: skip
+    known = {
+        "id": name, "kind": "native", "backend": "cpu", "version": "0", "made": {}, "bytes": 1,
+        "files": {"llama-server": digest}, "created": 1.0, "created_by": "me", "matches": [match],
+    }  # fmt: skip
+    (place / "build.json").write_text(json.dumps(known))
+
+
+def _records(house: House, action: str) -> list[dict[str, Any]]:
+    return house.audit(action=action, limit="1000")
+
+
+def test_a_build_that_does_not_start_gives_way_to_the_wheel(
+    own_house: House, tmp_path: Path
+) -> None:
+    picky = 'if "256" in sys.argv: sys.exit("error: no such batch")'
+    _put_build(own_house, "cpu-1", program(tmp_path, picky))
+    desired = own_house.deployment()["desired"]
+    # It cannot be run as this deployment wants it, and otherwise it can: that alone is held to it.
+    own_house.call("PUT", "/api/deployments/smol", desired | {"batch": 256, "slots": 2})
+    eventually(lambda: own_house.deployment()["reason"], "a reason is told")
+    eventually(lambda: _build_of(own_house) == "wheel", "on the wheel")
+    shown = own_house.deployment()
+    assert shown["state"] == "ready"
+    assert "cpu-1, which does not start" in shown["reason"]
+    assert "no such batch" in shown["reason"]
+    eventually(
+        lambda: [r for r in _records(own_house, "job:engine") if "try cpu-1" in r["subject"]],
+        "the build was tried",
+    )
+    assert own_house.json("engine", "list")[1]["failing"] is None
+    # Now it starts for nobody any more, as when its card is taken out.
+    rewrite(tmp_path, 'sys.exit("error: the card is gone")')
+    own_house.call("PUT", "/api/deployments/smol", desired | {"batch": 128, "slots": 2})
+    eventually(lambda: _records(own_house, "engine:failing"), "condemned")
+    assert _build_of(own_house) == "wheel"
+    assert own_house.chat().status == 200
+    (_, listed) = own_house.json("engine", "list")
+    assert "the card is gone" in listed["failing"]["reason"]
+    assert listed["chosen_for"] == []
+    assert "cpu-1 is failing" in own_house.cli("engine", "list")
+    doubts = _records(own_house, "engine:doubted")
+    assert [each["deployment"] for each in doubts] == ["smol", "smol"]
+    # That outlives control. Whoever names the build gets it, and hears of it.
+    own_house.kill_control()
+    own_house.start()
+    assert "the card is gone" in own_house.deployment()["reason"]
+    named = own_house.deployment()["desired"] | {"build": "cpu-1"}
+    own_house.call("PUT", "/api/deployments/smol", named)
+    eventually(
+        lambda: [r for r in own_house.replicas() if r["failures"] > TRIES],
+        "what was named is tried again and again",
+    )
+    assert _records(own_house, "engine:doubted") == doubts
+    own_house.call("PUT", "/api/deployments/smol", named | {"build": None})
+    # The card is back: to be found out by asking.
+    rewrite(tmp_path, "")
+    own_house.cli("engine", "pick", "--rounds", "0")
+    assert own_house.json("engine", "list")[1]["failing"] is None
+    assert own_house.deployment()["reason"] is None

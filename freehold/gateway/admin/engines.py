@@ -11,7 +11,7 @@ from freehold.control.tuning import start_tune
 from freehold.gateway.admin.ask import Ask, Body
 from freehold.models.engines.match import ROUNDS
 from freehold.models.engines.tune import Goal, Knob
-from freehold.runtime.builds import WHEEL, Match, fastest, gain
+from freehold.runtime.builds import WHEEL, Failing, Match, fastest, gain
 
 Rounds = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Names = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
@@ -25,7 +25,10 @@ class MatchView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine. ``chosen_for`` are the architectures for which ``auto`` means it."""
+    """An engine. ``chosen_for`` are the architectures for which ``auto`` means it.
+
+    One that is ``failing`` did not start any more, and is chosen for none.
+    """
 
     id: str
     kind: str
@@ -37,6 +40,7 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str | None
     matches: list[MatchView]
     chosen_for: list[str]
+    failing: Failing | None = None
 
 
 class BuildBody(Body, frozen=True):
@@ -102,6 +106,7 @@ async def list_engines(_ask: Ask, control: Control) -> list[EngineView]:
             created_by=build.created_by,
             matches=[MatchView(match=m, gain=round(gain(m), 2)) for m in build.matches],
             chosen_for=[name for name, b in best.items() if b is not None and b.id == build.id],
+            failing=build.failing,
         )
         for build in builds
     ]

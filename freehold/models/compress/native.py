@@ -1,7 +1,6 @@
 """Our own compression of a GGUF file, from its parent's side: room, the child, what it says."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import msgspec
 import psutil
 
 from freehold.errors import EngineLost, FreeholdError, Invalid, NoCapacity, Unavailable
-from freehold.models.child import below, end, lines, surroundings
+from freehold.models.child import Ended, ask, below, last_words
 from freehold.models.compress import launch
 from freehold.models.compress.compressor import Commission, Made
 from freehold.models.compress.order import Measured, Order
@@ -105,29 +104,19 @@ def _measure(order: Order, version: Version, progress: Progress) -> Measured:
 def _child(order: Order, size: int, progress: Progress) -> Measured:
     """Run the child to its end. Its progress is shares; ours is bytes of the model."""
     log = Path(order.scratch) / "log"
-    with log.open("wb") as errors:
-        child = subprocess.Popen(
-            below([sys.executable, "-m", "freehold.models.compress.worker"]),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=surroundings(),
-        )  # fmt: skip
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        child.stdin.write(msgspec.json.encode(order))
-        child.stdin.close()
-        for line in lines(child.stdout, progress, size):
-            if measured := line.get("measured"):
-                return msgspec.convert(measured, Measured)
-            if error := line.get("error"):
-                raise said(error)
-    finally:
-        end(child)
-    raise ended(log, child.returncode)
+    argv = below([sys.executable, "-m", "freehold.models.compress.worker"])
+    with log.open("w+b") as errors:
+        answer = ask(argv, order, errors, progress, size)
+    if isinstance(answer, Ended):
+        raise ended(log, answer.code)
+    if error := answer.get("error"):
+        raise said(error)
+    return msgspec.convert(answer["measured"], Measured)
 
 
 def ended(log: Path, code: int) -> EngineLost:
     """Return the error of a child that ended without a word, from the last ones in its log."""
-    tail = log.read_bytes()[-300:].decode(errors="replace").strip().replace("\n", " ")
+    tail = last_words(log.read_bytes())
     return EngineLost(
         "unavailable.compression",
         f"the process that compresses ended by itself ({code}): ask again and it goes on where it "

@@ -1,6 +1,5 @@
 """Ask both versions the same questions and time them: a child each, one after the other."""
 
-import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -11,7 +10,7 @@ import psutil
 
 from freehold.errors import EngineLost
 from freehold.models.answering import Exam, Marks
-from freehold.models.child import end, lines, surroundings
+from freehold.models.child import Ended, ask
 from freehold.models.compress.report import Speed, Task
 from freehold.models.registry import Version
 from freehold.models.source import Progress
@@ -65,27 +64,15 @@ def weigh(
 def examine(exam: Exam, progress: Progress) -> Marks:
     """Run an exam in a child of its own; blocks."""
     size = Path(exam.weights).stat().st_size
+    argv = [sys.executable, "-m", "freehold.models.answering"]
     with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "freehold.models.answering"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=surroundings(),
-        )  # fmt: skip
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            child.stdin.write(msgspec.json.encode(exam))
-            child.stdin.close()
-            for line in lines(child.stdout, progress, size):
-                if marks := line.get("marks"):
-                    return msgspec.convert(marks, Marks)
-        finally:
-            end(child)
-        errors.seek(0)
-        said = errors.read()[-300:].decode(errors="replace").strip().replace("\n", " ")
-    raise EngineLost(
-        "unavailable.trial",
-        f"the process that asks the model ended by itself ({child.returncode}): {said}",
-    )
+        answer = ask(argv, exam, errors, progress, size)
+    if isinstance(answer, Ended):
+        raise EngineLost(
+            "unavailable.trial",
+            f"the process that asks the model ended by itself ({answer.code}): {answer.words}",
+        )
+    return msgspec.convert(answer["marks"], Marks)
 
 
 def _speed(marks: Marks) -> Speed:

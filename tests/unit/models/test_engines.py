@@ -25,7 +25,7 @@ from freehold.models.engines.source import given, unpack
 from freehold.models.engines.tune import Choice, Pair, score, search, turns
 from freehold.runtime import builds as known_builds
 from freehold.runtime import process
-from freehold.runtime.builds import Build, Builds, Match, Speed
+from freehold.runtime.builds import Build, Builds, Failing, Match, Speed
 from freehold.runtime.engine import Native
 from tests.make_engine import archive, source
 
@@ -135,6 +135,25 @@ def test_the_fastest_that_was_tried_on_the_architecture_is_chosen(tmp_path: Path
     made.remove("fast")
     assert made.choose("auto", "llama").build == "slow"  # type: ignore[union-attr]
     assert not list(tmp_path.glob(".fast*"))
+
+
+def test_what_is_failing_is_chosen_only_by_name_until_it_is_acquitted(tmp_path: Path) -> None:
+    made = Builds(tmp_path)
+    for name, gain in (("fast", 1.6), ("slow", 1.2)):
+        each = build(name, measured("llama", speed(gain, gain)))
+        process.write_private(tmp_path / name / "build.json", each)
+    assert made.passed_over("llama") is None
+    made.condemn("fast", Failing(since=1.0, reason="no card"))
+    assert made.choose("auto", "llama").build == "slow"  # type: ignore[union-attr]
+    assert made.choose("fast", "llama").build == "fast"  # type: ignore[union-attr]
+    assert made.passed_over("llama").id == "fast"  # type: ignore[union-attr]
+    made.acquit("fast")
+    made.acquit("fast")
+    assert made.choose("auto", "llama").build == "fast"  # type: ignore[union-attr]
+    (tmp_path / "fast" / "failing.json").write_text("{")  # fails closed
+    assert made.choose("auto", "llama").build == "slow"  # type: ignore[union-attr]
+    with pytest.raises(Missing):
+        made.condemn("other", Failing(since=1.0, reason="no card"))
 
 
 # --- the source

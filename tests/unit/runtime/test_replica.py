@@ -55,6 +55,19 @@ def test_failures_back_off_and_are_forgiven_after_a_steady_time() -> None:
     assert replica.failures == 1
 
 
+def test_starts_that_came_to_nothing_are_counted_until_one_does() -> None:
+    start = (Want(), Spawned(1, "2", "s"))
+    replica, _ = walk(*start, Exited("died"), *start, Exited("died"))
+    assert replica.unstarted == 2
+    # Weights that are damaged end it before there is a process: that says nothing of an engine.
+    replica, _ = step(replica, Want(), 0)
+    replica, _ = step(replica, Exited("damaged"), 0)
+    assert (replica.failures, replica.unstarted) == (3, 2)
+    # One that answered and died is no start that came to nothing.
+    replica, _ = walk(*start, Exited("died"), *start, Loaded("u"), Exited("died"))
+    assert (replica.failures, replica.unstarted) == (2, 0)
+
+
 def test_backoff_grows_to_its_limit() -> None:
     waits = [backoff(failures) for failures in range(1, 12)]
     assert waits == sorted(waits)
