@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from freehold.cli.agreement import agreed, can_ask
 from freehold.cli.client import connected
 from freehold.cli.command import Options, command
 from freehold.cli.output import emit, follow, say
 from freehold.cli.words import counted
-from freehold.errors import FreeholdError, Invalid, Refused, Unavailable
+from freehold.errors import FreeholdError, Invalid, Unavailable
 
 
 @command()
@@ -37,7 +38,7 @@ def apply(options: Options, file: Path, plan: bool, yes: bool) -> None:
             emit(options, planned, "")
             return
         if not yes:
-            _ask_about(planned["changes"], can_ask=_can_ask(options, file))
+            _ask_about(planned["changes"], asking=can_ask(options) and str(file) != "-")
         result = client.put("/api/desired", {"document": text})
         failures = []
         for job in result["jobs"]:
@@ -58,23 +59,18 @@ def export(options: Options) -> None:
     emit(options, found, found["document"].rstrip("\n"))
 
 
-def _ask_about(changes: list[dict[str, Any]], *, can_ask: bool) -> None:
+def _ask_about(changes: list[dict[str, Any]], *, asking: bool) -> None:
     """Let nothing be removed that nobody has agreed to."""
     removed = [f"{each['kind']} {each['name']}" for each in changes if each["act"] == "remove"]
     if not removed:
         return
     what = ", ".join(removed)
-    if not can_ask:
+    if not asking:
         raise Invalid(
             "invalid.unconfirmed",
             f"this removes {what}, which the document does not name: add --yes, or name it there",
         )
-    if not click.confirm(f"remove {what}?", err=True):
-        raise Refused("refused.unconfirmed", "nothing was changed")
-
-
-def _can_ask(options: Options, file: Path) -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty() and not options.as_json and str(file) != "-"
+    agreed(what)
 
 
 def _read(file: Path) -> str:

@@ -56,8 +56,8 @@ def list_(options: Options) -> None:
     with connected(options) as client:
         found = client.get("/api/keys")
     rows = [(k["id"], k["principal"], k["role"], k["team"], k["state"], moment(k["created"]),
-             moment(k["expires"])) for k in found]  # fmt: skip
-    head = ("ID", "PRINCIPAL", "ROLE", "TEAM", "STATE", "CREATED", "EXPIRES")
+             k["created_by"], moment(k["expires"])) for k in found]  # fmt: skip
+    head = ("ID", "PRINCIPAL", "ROLE", "TEAM", "STATE", "CREATED", "BY", "EXPIRES")
     emit(options, found, table(head, rows, "no keys"))
 
 

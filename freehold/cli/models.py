@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from freehold.cli import papers, push, signing
+from freehold.cli.agreement import agreed, can_ask
 from freehold.cli.client import connected, part
 from freehold.cli.command import Options, command
 from freehold.cli.compress import compress, report, trial
@@ -15,7 +16,7 @@ from freehold.cli.registry import gc, storage
 from freehold.cli.signing import read_bundle
 from freehold.cli.template import described, show_template
 from freehold.cli.versions import number_of, resolve
-from freehold.cli.words import big, moment, size
+from freehold.cli.words import big, counted, moment, size
 from freehold.errors import Invalid
 
 
@@ -121,13 +122,26 @@ model.add_command(storage)
 
 @command(model)
 @click.argument("name", shell_complete=complete("model", "alias", "version"))
-def remove(options: Options, name: str) -> None:
-    """Remove NAME:VERSION, or NAME with all its versions."""
+@click.option("--yes", is_flag=True, help="Remove it without asking.")
+def remove(options: Options, name: str, yes: bool) -> None:
+    """Remove NAME:VERSION, or NAME with all its versions.
+
+    On a terminal you are asked first; elsewhere that needs --yes.
+    """
     model_name, _, label = name.partition(":")
     path = f"/api/models/{part(model_name)}"
     with connected(options) as client:
+        found = client.get(path)
+        number = number_of(found, label) if label else None
+        doomed = [v for v in found["versions"] if number in (None, v["number"])]
+        if not yes:
+            title = f"{model_name}:{number}" if label else model_name
+            what = f"{title} ({counted(len(doomed), 'version')}, {_bytes(doomed)})"
+            if not can_ask(options):
+                raise click.UsageError(f"this removes {what}: add --yes")
+            agreed(what)
         if label:
-            path += f"/versions/{resolve(client, name)[1]}"
+            path += f"/versions/{number}"
         result = client.delete(path)
     numbers = ", ".join(map(str, result["versions"]))
     emit(options, result, f"removed {model_name}:{numbers}, {size(result['freed_bytes'])} freed")
@@ -201,6 +215,12 @@ def settings(options: Options, name: str, **given: int | str | None) -> None:
 for _more in (papers.COMMANDS, push.COMMANDS, signing.COMMANDS):
     for _command in _more:
         model.add_command(_command)
+
+
+def _bytes(versions: list[dict[str, Any]]) -> str:
+    """Return the size of versions, what they have in common counted once."""
+    held = {a["digest"]: a["bytes"] for version in versions for a in version["artifacts"]}
+    return size(sum(held.values()))
 
 
 def _sha256(text: str) -> str:

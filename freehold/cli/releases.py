@@ -19,8 +19,8 @@ from freehold.cli.words import moment
 def release(options: Options, name: str, reason: str) -> None:
     """Release NAME:VERSION from quarantine.
 
-    The first call asks; a second one, by somebody else who has not brought the model in either,
-    confirms. Both are recorded.
+    The first call asks; a second one confirms: by somebody else, who has not brought the model in,
+    and neither of the two has made a key of the other. Both are recorded.
     """
     with connected(options) as client:
         model_name, number = resolve(client, name)

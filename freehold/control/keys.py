@@ -25,10 +25,14 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     expires: float | None
     team: str | None = None
+    created_by: str | None = None
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """A key without its secret or hash. Times in epoch seconds."""
+    """A key without its secret or hash. Times in epoch seconds.
+
+    ``created_by`` made it; null for the first of a home, and where that is not known.
+    """
 
     id: str
     principal: str
@@ -38,6 +42,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     revoked: float | None
     state: str
     team: str | None = None
+    created_by: str | None = None
 
 
 class Keys:
@@ -55,8 +60,11 @@ class Keys:
         now: float,
         team: str | None = None,
         kept: Callable[[str], None] = lambda _: None,
+        by: str | None = None,
     ) -> NewKey:
         """Make a key. ``expires`` is in epoch seconds; None never expires.
+
+        ``by`` is the principal that makes it; None is for the first key of a home.
 
         ``kept`` may write it down before it is in force: a key that is in force is never lost.
         """
@@ -75,13 +83,15 @@ class Keys:
             created=now,
             expires=expires,
             team=team,
+            created_by=by,
         )
         with self._database.transaction() as connection:
             credentials.add_key(connection, row)
             kept(text)
         return NewKey(
-            id=key_id, principal=principal, role=role, key=text, expires=expires, team=team
-        )
+            id=key_id, principal=principal, role=role, key=text, expires=expires, team=team,
+            created_by=by,
+        )  # fmt: skip
 
     def list(self, now: float) -> list[KeyView]:
         """Return all keys, also dead ones."""
@@ -151,6 +161,7 @@ def _view(row: KeyRow, now: float) -> KeyView:
         revoked=row.revoked,
         state=_state(row, now),
         team=row.team,
+        created_by=row.created_by,
     )
 
 

@@ -1,15 +1,18 @@
 """May a version be used? Pure: what is recorded of it in, a refusal that says what to do out.
 
-Of the two people who release a version from quarantine, neither is the other, and who confirms has
-not brought it in: whoever smuggles a model in needs two more to let it out.
+Of the two people who release a version from quarantine, neither is the other or has made the key of
+the other, and who confirms has not brought it in: whoever smuggles a model in needs two more to let
+it out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from freehold.errors import Conflict, Forbidden, Invalid, Refused
+from freehold.errors import Conflict, Invalid, Refused
 from freehold.models.licence import UNTOLD, each_of, judge, plain
 from freehold.models.scan.finding import decode
+from freehold.models.second import able, refusal
 from freehold.settings import Licences
+from freehold.store.credentials import KeyRow
 from freehold.store.quarantine import Acceptance, Quarantine, Release
 from freehold.store.versions import VersionRow
 
@@ -71,39 +74,30 @@ def check_confirming(
     reason: str,
     now: float,
     by: str,
-    known_since: float = 0.0,
+    key: str = "",
+    keys: Sequence[KeyRow] = (),
 ) -> bool:
-    """Return whether this is the confirmation of a release, False when it is the first to ask.
+    """Return whether this is the confirmation of a release, False when it asks for one.
 
-    ``known_since`` is when the key was made that is asked with: whoever may release may make keys,
-    and shall not make the second person once the first has asked.
+    ``keys`` are all keys there are, dead ones too, and ``key`` is the id of the one in use. What
+    nobody can confirm holds up nobody else who asks, with a reason.
     Raises ``Conflict``, ``Forbidden`` or ``Invalid`` when it can be neither.
     """
     name = f"{row.model}:{row.number}"
     if quarantine is None or not quarantine.is_open:
         raise Conflict("conflict.not_quarantined", f"{name} is not in quarantine")
     asked = quarantine.release
-    if asked is None or _is_stale(asked, now):
-        if not reason.strip() or len(reason) > LONGEST_REASON:
-            raise Invalid(
-                "invalid.reason", f"say why, in at most {LONGEST_REASON} letters", param="reason"
-            )
-        return False
-    if by == asked.asked_by:
-        raise Forbidden(
-            "forbidden.same_person", f"{by} has asked for this release: somebody else must confirm"
+    if asked is not None and not _is_stale(asked, now):
+        refused = refusal(row, asked, by, key, keys, now)
+        if refused is None:
+            return True
+        if by == asked.asked_by or not reason.strip() or able(row, asked, keys, now):
+            raise refused
+    if not reason.strip() or len(reason) > LONGEST_REASON:
+        raise Invalid(
+            "invalid.reason", f"say why, in at most {LONGEST_REASON} letters", param="reason"
         )
-    if by == row.created_by:
-        raise Forbidden(
-            "forbidden.same_person", f"{by} has brought {name} in: somebody else must confirm"
-        )
-    if known_since > asked.asked:
-        raise Forbidden(
-            "forbidden.new_key",
-            f"the key of {by} was made after this release was asked for: confirm with a key from "
-            "before",
-        )
-    return True
+    return False
 
 
 def _is_stale(asked: Release, now: float) -> bool:

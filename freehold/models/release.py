@@ -27,8 +27,8 @@ def release(
     row = version.row
     with database.transaction() as connection:
         current = quarantine.quarantine_of(connection, row.model, row.number)
-        made = {each.id: each.created for each in credentials.keys(connection)}
-        if check_confirming(row, current, reason, now, by, made.get(key, 0.0)):
+        keys = credentials.keys(connection)
+        if check_confirming(row, current, reason, now, by, key, keys):
             quarantine.confirm_release(connection, row.model, row.number, now, by)
             if not versions.alias_history(connection, row.model):
                 move = AliasMove(

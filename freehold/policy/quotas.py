@@ -11,7 +11,7 @@ import msgspec
 
 from freehold.errors import Exhausted, OverQuota
 from freehold.record.cost import cost
-from freehold.record.windows import ends
+from freehold.record.windows import ends, moment
 from freehold.store.snapshot import Limit, Route
 
 SCOPES = ("key", "principal", "team", "deployment")
@@ -22,6 +22,8 @@ Amounts = tuple[int, int, int, int, int, int]
 
 SOON = 1.0
 """Seconds after which a running request may have given back what it reserved."""
+PATIENCE = 120.0
+"""Seconds up to which people are told how long it takes, above which by the clock."""
 MONEY = 1_000_000
 """Micro-units in a unit of the currency."""
 
@@ -134,9 +136,18 @@ def _refusal(standing: Standing, now: float) -> OverQuota:
         return OverQuota("quota.too_large", text, details=details)
     text = (
         f"over the limit {describe(limit)}: {shown(limit.measure, standing.remaining)} left, up to "
-        f"{shown(limit.measure, standing.want)} needed"
+        f"{shown(limit.measure, standing.want)} needed{_again(wait, now)}"
     )
     return OverQuota("quota.exceeded", text, retry_after=wait, details=details)
+
+
+def _again(wait: float | None, now: float) -> str:
+    """Return when another try makes sense, in words; nothing where no time will help."""
+    if wait is None:
+        return ""
+    if wait <= PATIENCE:
+        return f": retry in {math.ceil(wait)} s"
+    return f": retry from {moment(now + wait)} UTC"
 
 
 def reset(limit: Limit, now: float) -> int | None:

@@ -17,8 +17,8 @@ def number(window: str, at: float) -> int:
     if window == "day":
         return max(1, int(at // DAY))
     if window == "month":
-        moment = _moment(at)
-        return max(1, (moment.year - 1970) * 12 + moment.month)
+        date = _moment(at)
+        return max(1, (date.year - 1970) * 12 + date.month)
     return 1
 
 
@@ -29,8 +29,8 @@ def ends(window: str, at: float) -> float:
     if window == "day":
         return (at // DAY + 1) * DAY
     if window == "month":
-        moment = _moment(at)
-        year, month = divmod(moment.year * 12 + moment.month, 12)
+        date = _moment(at)
+        year, month = divmod(date.year * 12 + date.month, 12)
         return datetime.datetime(year, month + 1, 1, tzinfo=datetime.UTC).timestamp()
     return math.inf
 
@@ -47,12 +47,17 @@ def period(window: str, count: int) -> str:
     return ""
 
 
+def moment(at: float) -> str:
+    """Return a moment, which a window ends at, as people write it: ``2026-02-01 00:00``."""
+    return _moment(at).strftime("%Y-%m-%d %H:%M")
+
+
 def newest(window: str, stamp: str) -> int:
     """Return the number of the window that a recorded minute or day lies in; 0 for none."""
     if not stamp:
         return 0
-    moment = datetime.datetime.fromisoformat(stamp).replace(tzinfo=datetime.UTC)
-    return number(window, moment.timestamp())
+    written = datetime.datetime.fromisoformat(stamp).replace(tzinfo=datetime.UTC)
+    return number(window, written.timestamp())
 
 
 def _moment(at: float) -> datetime.datetime:

@@ -7,7 +7,10 @@ from freehold.store.tables import KEYS
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One key. ``digest`` is the keyed hash in hex; times are epoch seconds."""
+    """One key. ``digest`` is the keyed hash in hex; times are epoch seconds.
+
+    ``created_by`` is the principal that made it; None where that is not known, and for the first.
+    """
 
     id: str
     principal: str
@@ -17,6 +20,7 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None = None
     revoked: float | None = None
     team: str | None = None
+    created_by: str | None = None
 
 
 def keys(connection: Connection) -> list[KeyRow]:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from freehold.errors import Broken, FreeholdError, Invalid, Unavailable
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a test compares it with the folder of migrations."""
 
 

@@ -198,6 +198,7 @@ KEYS = Table(
     Column("expires", Float),
     Column("revoked", Float),
     Column("team", String),
+    Column("created_by", String),
 )
 
 LIMITS = Table(

@@ -144,9 +144,9 @@ def test_one_more_adapter_changes_the_process_and_refuses_nobody(
     shown = shelf.deployment("rhymes")
     assert (shown["host"], shown["state"]) == ("base", "ready")
     # What is deployed, or needed by what is there, stays.
-    shelf.cli("model", "remove", "rhymes", code=1)
+    shelf.cli("model", "remove", "rhymes", "--yes", code=1)
     shelf.cli("undeploy", "rhymes")
-    shelf.cli("model", "remove", "rhymes")
+    shelf.cli("model", "remove", "rhymes", "--yes")
 
 
 def test_a_base_stays_as_long_as_an_adapter_needs_it(shelf: House) -> None:

@@ -133,6 +133,7 @@ def test_a_budget_of_a_key_is_told_kept_and_refused(shop: House) -> None:
     assert refused.error["code"] == "quota.exceeded"
     assert 1 <= int(refused.headers["retry-after"]) <= 86400
     assert f"key:{made['id']} requests=2/day" in refused.error["message"]
+    assert "0 requests left, up to 1 requests needed: retry " in refused.error["message"]
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     found = shop.json("limit", "list", f"key:{made['id']}")
     assert [(each["measure"], each["spent"]) for each in found] == [("money", 0), ("requests", 2)]
@@ -268,6 +269,12 @@ def test_a_key_that_may_not_is_not_charged(shop: House) -> None:
         ({"of": "team:x", "measure": "concurrency", "amount": 1, "per": "day"}, 400, "no window"),
         ({"of": "planet:x", "measure": "tokens", "amount": 1}, 400, "nobody to limit"),
         ({"of": "team:", "measure": "tokens", "amount": 1}, 400, "nobody to limit"),
+        ({"of": "who", "measure": "tokens", "amount": 1}, 400, "team:NAME or deployment:NAME"),
+        (
+            {"of": "priced", "measure": "tokens", "amount": 1},
+            400,
+            "did you mean deployment:priced?",
+        ),
         ({"of": "team:A b", "measure": "tokens", "amount": 1}, 400, "cannot be a name"),
         ({"of": "key:0123456789ab", "measure": "tokens", "amount": 1}, 404, "no live key"),
         ({"of": "deployment:none", "measure": "tokens", "amount": 1}, 404, "no deployment"),
@@ -289,6 +296,8 @@ def test_limits_that_make_no_sense_are_refused(
 def test_limits_that_are_not_there_cannot_be_removed(shop: House) -> None:
     assert shop.call("DELETE", "/api/limits?of=team:nobody").status == 404
     assert shop.call("DELETE", "/api/limits").status == 400
+    ran = shop.run_cli("limit", "remove", "admin")
+    assert (ran.returncode, "did you mean principal:admin" in ran.stderr) == (1, True), ran.stderr
     ran = shop.run_cli("limit", "set", "team:x", "tokens")
     assert ran.returncode == 2
     assert shop.call("POST", "/api/keys", {"principal": "x", "budget": ["tokens=-1"]}).status == 400

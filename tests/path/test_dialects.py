@@ -92,7 +92,7 @@ def test_a_reranker_is_asked_to_rerank(house: House, weights: Path, tmp_path: Pa
         assert [result["index"] for result in answer.json["results"]] in ([0], [1])
     finally:
         house.cli("undeploy", "ranker")
-        house.cli("model", "remove", "ranker")
+        house.cli("model", "remove", "ranker", "--yes")
 
 
 def test_inference_protocol_gives_what_embeddings_gives(house: House) -> None:

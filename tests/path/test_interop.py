@@ -389,7 +389,7 @@ def test_a_version_is_pulled_from_another_freehold(own_house: House, tmp_path: P
         assert (failed.returncode, "not trusted here" in failed.stderr) == (1, True), failed.stderr
         verified = other.json("model", "verify", "smol", "--trust-key", str(tmp_path / "k.pub"))
         assert verified["signer"].endswith("(k.pub)")
-        other.json("model", "remove", "smol")
+        other.json("model", "remove", "smol", "--yes")
     for text, says in {
         f"freehold://{host}/smol:9": "has no smol:9", f"freehold://{host}/none": "has no none",
         f"freehold://{host}/a/b:1": "is no model's name",

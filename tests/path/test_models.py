@@ -1,6 +1,9 @@
 """The path of a model: in, through, promoted, rolled back, gone."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,16 +133,41 @@ origins = [{{ source = "folder", location = "{model}" }}]
     assert "no origin delivered tiny" in house.run_cli("model", "import", "tiny").stderr
 
 
-def test_what_is_in_use_is_not_removed(own_house: House) -> None:
-    told = own_house.run_cli("model", "remove", "smol")
-    assert told.returncode == 1
-    assert "undeploy that first" in told.stderr
+def test_a_removal_is_agreed_to_and_takes_nothing_that_is_in_use(own_house: House) -> None:
+    for name, title in (("smol", "smol"), ("smol:production", "smol:1")):
+        told = own_house.run_cli("model", "remove", name)  # nobody is there to be asked
+        assert told.returncode == 2
+        assert f"this removes {title} (1 version, 93.8 MiB): add --yes" in told.stderr
+    told = own_house.run_cli("model", "remove", "smol", "--yes")
+    assert (told.returncode, "undeploy that first" in told.stderr) == (1, True), told.stderr
+    code, shown = _at_a_terminal(own_house, "y", "model", "remove", "smol:1")
+    assert (code, "undeploy that first" in shown) == (1, True), shown  # and so it went on
     own_house.cli("undeploy", "smol")
     assert own_house.chat().status == 404
-    removed = own_house.json("model", "remove", "smol")
+    code, _ = _at_a_terminal(own_house, "y", "model", "remove", "smol", "--json")
+    assert code == 2
+    code, shown = _at_a_terminal(own_house, "n", "model", "remove", "smol")
+    assert (code, "remove smol (1 version, 93.8 MiB)? [y/N]" in shown) == (1, True), shown
+    assert "nothing was changed" in shown
+    removed = own_house.json("model", "remove", "smol", "--yes")
     assert removed["freed_bytes"] == 98362432
     assert not list((own_house.home / "blobs" / "sha256").glob("*/*"))
     assert own_house.run_cli("model", "show", "smol").returncode == 1
+
+
+def _at_a_terminal(house: House, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run a command at a terminal of its own; return its exit and what the terminal shows."""
+    here, there = os.openpty()
+    os.write(here, f"{answer}\n".encode())
+    ran = subprocess.run(
+        [sys.executable, "-m", "freehold", *arguments, "--home", str(house.home)],
+        stdin=there, stdout=subprocess.DEVNULL, stderr=there, timeout=60, check=False,
+        env={**os.environ, **house.environment},
+    )  # fmt: skip
+    os.close(there)
+    shown = os.read(here, 65536).decode()
+    os.close(here)
+    return ran.returncode, shown
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def stricter(new_house: Callable[..., House]) -> House:
     return new_house(empty=True, settings=settings).start()
 
 
-def _key(house: House, principal: str, role: str) -> str:
-    made = house.call("POST", "/api/keys", {"principal": principal, "role": role})
+def _key(house: House, principal: str, role: str, by: str = "admin") -> str:
+    made = house.call("POST", "/api/keys", {"principal": principal, "role": role}, key=by)
     key = made.json["key"]
     assert isinstance(key, str)
     return key
@@ -40,6 +40,12 @@ def test_two_people_release_a_model_and_the_record_names_them(
         "tokenizer.chat_template"]})  # fmt: skip
     eve, ann, bob = (_key(house, name, role) for name, role in (
         ("eve", "operator"), ("ann", "admin"), ("bob", "admin")))  # fmt: skip
+    dan = _key(house, "dan", "admin", by=ann)
+    _key(house, "zoe", "admin", by=bob)
+    made = {each["principal"]: each["created_by"] for each in house.json("key", "list")}
+    assert made == {"admin": None, "eve": "admin", "ann": "admin", "bob": "admin", "dan": "ann",
+                    "zoe": "bob"}  # fmt: skip
+    assert "BY" in house.cli("key", "list")
     assert _import(house, bad, "bad", eve)["state"] == "done"
     shown = house.call("GET", "/api/models/bad").json
     held = shown["versions"][0]["quarantine"]
@@ -57,6 +63,10 @@ def test_two_people_release_a_model_and_the_record_names_them(
     assert house.call("POST", path, {}, key=ann).error["code"] == "forbidden.same_person"
     carl = _key(house, "carl", "admin")  # made by the one who asks, say
     assert house.call("POST", path, {}, key=carl).error["code"] == "forbidden.new_key"
+    own = house.call("POST", path, {})  # who has made ann's key
+    assert (own.status, own.error["code"]) == (403, "forbidden.own_key")
+    assert "somebody else must confirm; bob, zoe can" in own.error["message"]
+    assert house.call("POST", path, {}, key=dan).error["code"] == "forbidden.own_key"
     assert house.call("PUT", "/api/deployments/bad", deployment).status == 403
     assert house.call("POST", path, {}, key=bob).json["quarantine"]["open"] is False
     assert house.call("PUT", "/api/deployments/bad", deployment, key=eve).status == 200
@@ -65,7 +75,7 @@ def test_two_people_release_a_model_and_the_record_names_them(
     assert {
         ("ann", "ok"),
         ("bob", "ok"),
-        *((who, "refused") for who in ("eve", "ann", "carl")),
+        *((who, "refused") for who in ("eve", "ann", "carl", "admin", "dan")),
     } == told
     assert all(record["subject"] == f"POST {path}" for record in acts)
 

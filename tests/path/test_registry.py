@@ -243,7 +243,8 @@ def test_what_is_in_quarantine_is_not_served(served: House) -> None:
     assert (failed.returncode, "quarantine" in failed.stderr) == (1, True), failed.stderr
     # Two people may release it: then it is like any other.
     path = "/api/models/held/versions/1/release"
-    for reason, key in ((" our own", "admin"), ("", served.make_key("admin"))):
+    one, other = (served.make_key("admin", principal=name) for name in ("ann", "bob"))
+    for reason, key in ((" our own", one), ("", other)):
         assert served.call("POST", path, {"reason": reason}, key=key).status == 200
     assert ask(served, "GET", blob).body == bad
 

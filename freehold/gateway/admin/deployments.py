@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from freehold.control.absent import absent
 from freehold.control.control import Control
 from freehold.control.deployments import Change, read_document, write_document
 from freehold.control.feasible import check_deployment
@@ -14,6 +15,7 @@ from freehold.control.outcomes import plain
 from freehold.control.publish import serving
 from freehold.errors import Invalid, Missing
 from freehold.gateway.admin.ask import Ask, Body
+from freehold.models.catalog import read_catalog
 from freehold.models.deployment import Deployment
 from freehold.policy.permissions import permit
 from freehold.runtime.builds import WHEEL
@@ -110,7 +112,16 @@ async def put(ask: Ask, control: Control) -> DeploymentView:
     _permit_secrets([deployment], ask, control)
     names = {deployment.name, *(each.name for each in control.deployments.all())}
     settings = control.settings.runtime
-    check_deployment(deployment, control.registry, settings, names, control.builds)
+    try:
+        check_deployment(deployment, control.registry, settings, names, control.builds)
+    except Missing as error:
+        if error.code != "missing.model":
+            raise
+        raise absent(
+            str(deployment.model).partition(":")[0],
+            control.registry.names(),
+            read_catalog(control.settings.sources.catalog),
+        ) from error
     await asyncio.to_thread(control.papers.check_deploying, deployment.model)
     control.deployments.put(deployment, control.clock(), ask.principal.name)
     await control.changed()

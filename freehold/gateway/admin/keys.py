@@ -40,10 +40,11 @@ async def create(ask: Ask, control: Control) -> NewKey:
     ask.about(plain(f"key for {body.principal} ({body.role})"))
     expires = None if body.expires_in is None else now + body.expires_in
     read_budgets("key:none", body.budget)
-    created = control.keys.create(body.principal, body.role, expires, now, body.team)
+    by = ask.principal.name
+    created = control.keys.create(body.principal, body.role, expires, now, body.team, by=by)
     ask.about(f"key {created.id} for {created.principal} ({created.role})")
     limits = read_budgets(f"key:{created.id}", body.budget)
-    control.limits.put(limits, now, ask.principal.name)
+    control.limits.put(limits, now, by)
     await control.keys_changed(trusting=True)
     return created
 

@@ -8,6 +8,7 @@ import msgspec
 
 from freehold.control.control import Control
 from freehold.control.limits import LimitEntry, read_entry, read_subject, write_entry
+from freehold.control.subjects import check_kind
 from freehold.errors import Missing
 from freehold.gateway.admin.ask import Ask, Body
 from freehold.policy.quotas import MONEY
@@ -48,7 +49,10 @@ async def list_limits(ask: Ask, control: Control) -> list[LimitView]:
 
 async def set_limits(ask: Ask, control: Control) -> list[LimitView]:
     """Set limits in every gateway."""
-    wanted = [read_entry(entry) for entry in ask.read(LimitsBody).limits]
+    entries = ask.read(LimitsBody).limits
+    for entry in entries:
+        _check_kind(entry.of, control)
+    wanted = [read_entry(entry) for entry in entries]
     for limit in wanted:
         _check_subject(limit, control)
     control.limits.put(wanted, control.clock(), ask.principal.name)
@@ -58,7 +62,9 @@ async def set_limits(ask: Ask, control: Control) -> list[LimitView]:
 
 async def remove_limits(ask: Ask, control: Control) -> list[LimitView]:
     """Remove the limits of a subject, or one of them."""
-    scope, name = read_subject(ask.query.get("of", ""))
+    of = ask.query.get("of", "")
+    _check_kind(of, control)
+    scope, name = read_subject(of)
     asked = (ask.query.get("measure"), ask.query.get("per"))
     unwanted = [
         limit
@@ -93,6 +99,12 @@ def view(limit: Limit, control: Control) -> LimitView:
         reserved=_units(limit, reserved),
         resets=resets if math.isfinite(resets) else None,
     )
+
+
+def _check_kind(of: str, control: Control) -> None:
+    if ":" not in of:
+        names = [deployment.name for deployment in control.deployments.all()]
+        check_kind(of, control.keys.list(control.clock()), names)
 
 
 def _check_subject(limit: Limit, control: Control) -> None:

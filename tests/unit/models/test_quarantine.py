@@ -160,6 +160,60 @@ def test_a_key_made_after_it_was_asked_for_confirms_nothing(shop: Shop, tmp_path
     assert not done.quarantine.is_open
 
 
+def test_nobody_confirms_for_whoever_made_their_key(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    keys = Keys(shop.database, b"pepper")
+    keys.create("admin", "admin", None, 1.0)
+    for name, by in (("ann", "admin"), ("bob", "admin"), ("zed", "ann"), ("yak", "zed")):
+        keys.create(name, "admin", None, 1.0, by=by)
+    shop.release(version, "ann", "why")
+    for name in ("zed", "yak", "admin"):  # hers, hers by a chain, and who made hers
+        with pytest.raises(
+            Forbidden, match=r"made the other's key.* must confirm; bob can"
+        ) as told:
+            shop.release(version, name, "because")
+        assert told.value.code == "forbidden.own_key"
+    released = shop.release(version, "bob")  # both have theirs from a third
+    assert released.quarantine is not None
+    assert not released.quarantine.is_open
+
+
+def test_what_nobody_can_confirm_holds_up_nobody_else(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    keys = Keys(shop.database, b"pepper")
+    keys.create("admin", "admin", None, 1.0)
+    ann = keys.create("ann", "admin", None, 1.0, by="admin")
+    shop.release(version, "admin", "why")
+    with pytest.raises(Forbidden, match="make a key for a third person"):
+        shop.release(version, "ann")
+    keys.create("bob", "admin", None, 1.0, by="admin")
+    keys.create("carl", "operator", None, 1.0, by="admin")
+    gone = keys.create("dora", "admin", None, 1.0, by="admin")
+    keys.revoke(gone.id, 1.5)
+    with pytest.raises(
+        Forbidden, match=r"nobody can, so ask anew .* m:1 --reason WHY, and bob can"
+    ):
+        shop.release(version, "ann")
+    asked = release(shop.database, shop.registry, version, "I have read it", 3.0, "ann", ann.id)
+    assert asked.quarantine is not None
+    assert asked.quarantine.is_open
+    assert asked.quarantine.release is not None
+    assert asked.quarantine.release.asked_by == "ann"
+    with pytest.raises(Forbidden, match="bob can"):
+        shop.release(version, "admin", now=4.0)
+    assert shop.release(version, "bob", now=4.0).quarantine.is_open is False  # type: ignore[union-attr]
+
+
+def test_an_asking_that_somebody_can_confirm_is_not_replaced(shop: Shop, tmp_path: Path) -> None:
+    version = shop.bring(_gguf(tmp_path, BAD))
+    keys = Keys(shop.database, b"pepper")
+    keys.create("bob", "admin", None, 1.0)
+    keys.create("zed", "admin", None, 1.0, by="ann")
+    shop.release(version, "ann", "why")
+    with pytest.raises(Forbidden, match="bob can"):
+        shop.release(version, "zed", "mine instead")
+
+
 def test_asking_does_not_hold_for_ever(shop: Shop, tmp_path: Path) -> None:
     version = shop.bring(_gguf(tmp_path, BAD))
     shop.release(version, "ann", "why", now=2.0)

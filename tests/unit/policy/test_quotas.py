@@ -77,6 +77,24 @@ def test_of_many_limits_the_longest_refusal_counts() -> None:
     assert last.code == "quota.exhausted"
 
 
+@pytest.mark.parametrize(
+    ("window", "spent", "reserved", "told"),
+    [
+        ("minute", 100, 0, "0 requests left, up to 1 requests needed: retry in 60 s"),
+        ("day", 100, 0, "up to 1 requests needed: retry from 2026-02-01 00:00 UTC"),
+        ("total", 50, 50, "up to 1 requests needed: retry in 1 s"),  # what runs may give it back
+        ("total", 100, 0, "up to 1 requests needed"),  # a hard cap: no time will help
+    ],
+)
+def test_a_refusal_says_when_to_try_again(
+    window: str, spent: int, reserved: int, told: str
+) -> None:
+    refused = decide([Standing(limit("requests", window), spent, reserved, 1)], NOON)
+    assert refused is not None
+    assert refused.message.endswith(told)
+    assert (refused.retry_after is None) == ("retry" not in refused.message)
+
+
 def test_only_where_nothing_but_deployments_refuse_may_another_answer() -> None:
     def of(scope: str, window: str) -> Standing:
         return Standing(

@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from freehold.errors import Broken, Invalid
-from freehold.store import migrations, versions
+from freehold.store import credentials, migrations, versions
 from freehold.store.database import HEAD, Database
 from freehold.store.migrations.upgrade import upgrade
 from freehold.store.tables import METADATA
@@ -104,4 +104,22 @@ def test_numbers_of_an_older_file_are_not_used_again(tmp_path: Path) -> None:
     with database.transaction() as connection:
         versions.remove_version(connection, "m", 7)
         assert versions.next_number(connection, "m") == 8
+    database.close()
+
+
+def test_keys_of_an_older_file_stay_and_have_no_known_maker(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f.db", migrate=False)
+    upgrade(database.url, "0007")
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO keys (id, principal, role, digest, created) "
+                "VALUES ('a', 'ann', 'admin', 'd', 1.0)"
+            )
+        )
+    database.close()
+    database = Database(tmp_path / "f.db")
+    with database.reading() as connection:
+        (row,) = credentials.keys(connection)
+    assert (row.principal, row.created_by) == ("ann", None)
     database.close()
