@@ -10,12 +10,15 @@ from freehold.cli.client import Client, connected, part
 from freehold.cli.command import Options, command
 from freehold.cli.names import complete
 from freehold.cli.output import emit, follow, table
-from freehold.cli.words import size
+from freehold.cli.words import plain, size
 from freehold.errors import Invalid
 from freehold.models.compress import calibration
 from freehold.models.compress.page import page
 from freehold.models.compress.report import Report
 from freehold.models.trial import read_cases
+
+FIRST = 3
+"""Differences that a trial shows unasked: enough to see of what kind they are."""
 
 
 @command()
@@ -110,8 +113,12 @@ def report(options: Options, name: str, target: str | None) -> None:
 @click.option("--tests", metavar="FILE", help="Your own questions, JSON lines.")
 @click.option("--margin", metavar="SHARE", default="5%", show_default=True,
               help="Change of passed checks that counts as none.")  # fmt: skip
-def trial(options: Options, a: str, b: str, tests: str | None, margin: str) -> None:
-    """Ask versions A and B the same questions; say whether B is better, the same or worse."""
+@click.option("--answers", is_flag=True, help="Show all differences, not the first three.")
+def trial(options: Options, a: str, b: str, tests: str | None, margin: str, answers: bool) -> None:
+    """Ask versions A and B the same questions; say whether B is better, the same or worse.
+
+    Shows what they answered where one passed and the other did not.
+    """
     body = {"a": a, "b": b, "tests": _tests(tests), "margin": _share(margin, "--margin")}
     with connected(options) as client:
         found = follow(client, client.post("/api/trials", body), f"{a} against {b}")
@@ -119,7 +126,11 @@ def trial(options: Options, a: str, b: str, tests: str | None, margin: str) -> N
     head = ("TASK", "CHECKS", found["a"], found["b"], "CHANGE", "95 % INTERVAL", "VERDICT")
     verdict = found["overall"]["verdict"]
     text = f"{table(head, rows, '')}\n\n{found['b']} beside {found['a']}: {verdict}"
-    emit(options, found, text)
+    told = found["differences"] if answers else found["differences"][:FIRST]
+    parts = [text, *(_difference(each, found["a"], found["b"]) for each in told)]
+    if left := found["differing"] - len(told):
+        parts.append(f"{left} more differ" + ("" if answers else ": --answers shows them"))
+    emit(options, found, "\n\n".join(parts))
 
 
 def resolve(client: Client, name: str) -> tuple[str, int]:
@@ -172,3 +183,16 @@ def _outcome(each: dict[str, Any]) -> tuple[object, ...]:
         f"{each['after']['mean']:.0%}", f"{change['mean']:+.1%}",
         f"{change['low']:+.1%} to {change['high']:+.1%}", each["verdict"],
     )  # fmt: skip
+
+
+def _difference(each: dict[str, Any], a: str, b: str) -> str:
+    """Return a case on which two versions part; what was asked and answered, each on one line."""
+    rows = [
+        ("asked", each["prompt"]),
+        ("wanted", each["check"]),
+        (f"{a} {'passed' if each['better'] == 'a' else 'failed'}", each["a"]),
+        (f"{b} {'passed' if each['better'] == 'b' else 'failed'}", each["b"]),
+    ]
+    wide = max(len(name) for name, _ in rows)
+    lines = ((name.ljust(wide), " ".join(text.split())) for name, text in rows)
+    return "\n".join(f"{name}  {plain(text, '')}" for name, text in lines)

@@ -6,6 +6,7 @@ from freehold.cli.client import connected, part
 from freehold.cli.command import Options
 from freehold.cli.output import emit
 from freehold.cli.versions import number_of, resolve
+from freehold.cli.words import plain
 from freehold.errors import Missing
 
 
@@ -22,7 +23,7 @@ def show_template(options: Options, name: str) -> None:
         raise Missing("missing.template", f"{title} has no chat template: it is not tuned for chat")
     document = {"version": title, "sha256": _digest(text), "template": text}
     # As it is, but for what would be a command to a terminal.
-    emit(options, document, "".join(map(_plain, text)))
+    emit(options, document, plain(text))
 
 
 def described(text: str | None) -> str:
@@ -34,7 +35,3 @@ def described(text: str | None) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _plain(letter: str) -> str:
-    return letter if letter.isprintable() or letter in "\n\t" else f"\\x{ord(letter):02x}"

@@ -29,3 +29,10 @@ def moment(at: float | None) -> str | None:
 def counted(count: int, noun: str) -> str:
     """Return ``1 check`` or ``3 checks``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def plain(text: str, kept: str = "\n\t") -> str:
+    """Return somebody's text such that a terminal shows it and obeys nothing in it."""
+    return "".join(
+        each if each.isprintable() or each in kept else f"\\x{ord(each):02x}" for each in text
+    )

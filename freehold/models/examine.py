@@ -11,7 +11,16 @@ from freehold.models.compress.report import Speed
 from freehold.models.compress.weigh import built_in_cases, examine
 from freehold.models.registry import Version
 from freehold.models.source import Progress
-from freehold.models.trial import MARGIN, Case, Outcome, outcome, outcomes, read_cases
+from freehold.models.trial import (
+    MARGIN,
+    Case,
+    Difference,
+    Outcome,
+    differences,
+    outcome,
+    outcomes,
+    read_cases,
+)
 
 Margin = Annotated[float, msgspec.Meta(ge=0, le=0.5)]
 
@@ -32,8 +41,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[Outcome, ...]
     a_speed: Speed
     b_speed: Speed
-    differing: tuple[str, ...] = ()
-    """Prompts, cut short, on which one passed and the other did not."""
+    differing: int = 0
+    """Cases that one passed and the other did not; the first of them are ``differences``."""
+    differences: tuple[Difference, ...] = ()
 
 
 def cases_of(a: Version, b: Version, request: TrialRequest) -> list[Case]:
@@ -62,7 +72,7 @@ def examine_versions(
         )
         for version, path in ((a, a_path), (b, b_path))
     ]
-    pairs = list(zip(cases, marks[0].passed, marks[1].passed, strict=True))
+    answered = [list(zip(m.passed, m.answers, strict=True)) for m in marks]
     speeds = [Speed(read=m.read, write=m.write, memory=m.memory) for m in marks]
     return Trial(
         a=f"{a.row.model}:{a.row.number}",
@@ -71,5 +81,6 @@ def examine_versions(
         tasks=tuple(outcomes(cases, marks[0].passed, marks[1].passed, request.margin)),
         a_speed=speeds[0],
         b_speed=speeds[1],
-        differing=tuple(case.prompt[:120] for case, one, other in pairs if one != other)[:50],
+        differing=sum(one != other for one, other in zip(*(m.passed for m in marks), strict=True)),
+        differences=tuple(differences(cases, *answered)),
     )

@@ -22,6 +22,9 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
 MOST_BYTES = 4 * 1024 * 1024
 MOST_CASES = 5000
 LONGEST_ANSWER = 20_000
+MOST_DIFFERENCES = 50
+SHOWN = 400
+"""Characters of a prompt, a check or an answer that a difference shows: enough to see what came."""
 MARGIN = 0.05
 """Change of the share of passed checks that counts as none, unless another is asked for."""
 
@@ -61,6 +64,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     after: Interval
     change: Interval
     verdict: Verdict
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that one version passed and the other did not; texts are cut to ``SHOWN``.
+
+    ``better`` says which of the two passed: a or b.
+    """
+
+    task: str
+    prompt: str
+    check: str
+    a: str
+    b: str
+    better: Literal["a", "b"]
 
 
 def read_cases(data: bytes, name: str) -> list[Case]:
@@ -133,6 +150,25 @@ def outcomes(
     return found
 
 
+def differences(
+    cases: Sequence[Case], a: Sequence[tuple[bool, str]], b: Sequence[tuple[bool, str]]
+) -> list[Difference]:
+    """Return where two runs part, each as passed and answer; what got lost comes first."""
+    found = [
+        Difference(
+            task=case.task,
+            prompt=case.prompt[:SHOWN],
+            check=_told(case.check),
+            a=one[1][:SHOWN],
+            b=other[1][:SHOWN],
+            better="a" if one[0] else "b",
+        )
+        for case, one, other in zip(cases, a, b, strict=True)
+        if one[0] != other[0]
+    ]
+    return sorted(found, key=lambda each: each.better)[:MOST_DIFFERENCES]
+
+
 def verdict(change: Interval, margin: float) -> Verdict:
     """Return what an interval of a change says."""
     if change.low > 0:
@@ -166,6 +202,14 @@ def _checked(case: Case, name: str, number: int) -> Case:
 
 
 _KINDS = Check.__struct_fields__
+
+
+def _told(check: Check | None) -> str:
+    """Return a check in words: which of them it is, and what it wants."""
+    if check is None:
+        return ""
+    kind = next(field for field in _KINDS if getattr(check, field) is not None)
+    return f"{kind} {msgspec.json.encode(getattr(check, kind)).decode()}"[:SHOWN]
 
 
 def _plain(text: str) -> str:

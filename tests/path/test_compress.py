@@ -332,7 +332,14 @@ def test_a_trial_of_two_versions(house: House, weights: Path, tmp_path: Path) ->
     assert found["overall"]["verdict"] == "worse"
     assert found["overall"]["after"]["mean"] == 0
     assert found["overall"]["before"]["mean"] > 0.7
-    assert len(found["differing"]) >= 6
+    assert found["differing"] == len(found["differences"]) >= 6
+    assert {each["better"] for each in found["differences"]} == {"a"}
+    first = found["differences"][0]
+    assert first["check"] in ('contains "Paris"', 'contains "Rome"')
+    assert first["check"].split('"')[1] in first["a"]
+    shown = house.cli("model", "trial", "smol", "tiny", "--tests", str(tests))
+    assert shown.count("smol:1 passed  ") == shown.count("tiny:1 failed  ") == 3
+    assert f"{found['differing'] - 3} more differ: --answers shows them" in shown
     same = house.json("model", "trial", "tiny", "tiny", "--tests", str(tests))
     assert same["overall"]["change"]["mean"] == 0
 

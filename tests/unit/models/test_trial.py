@@ -4,7 +4,17 @@ import pytest
 
 from freehold.errors import Invalid
 from freehold.models.compress.weigh import built_in_cases
-from freehold.models.trial import Check, outcome, outcomes, passes, read_cases
+from freehold.models.trial import (
+    MOST_DIFFERENCES,
+    SHOWN,
+    Case,
+    Check,
+    differences,
+    outcome,
+    outcomes,
+    passes,
+    read_cases,
+)
 
 GOOD = b'{"prompt": "2+2?", "check": {"equals": "4"}}\n\n{"prompt": "sky?", "answer": "blue"}\n'
 
@@ -87,3 +97,28 @@ def test_our_own_test_set_is_sound() -> None:
     assert len(cases) > 40
     assert len({case.prompt for case in cases}) == len(cases)
     assert {"sentiment", "topic", "sums", "facts", "code"} == {case.task for case in cases}
+
+
+def test_differences_tell_what_was_asked_wanted_and_answered_and_what_got_lost_first() -> None:
+    cases = [
+        Case(prompt=f"{n}?", check=Check(contains="x") if n else Check(json={"n": 1}), task="t")
+        for n in range(3)
+    ]
+    found = differences(
+        cases,
+        [(False, "no"), (True, "x"), (True, "same")],
+        [(True, '{"n": 1}'), (False, "y"), (True, "same")],
+    )
+    assert [(each.prompt, each.check, each.a, each.b, each.better) for each in found] == [
+        ("1?", 'contains "x"', "x", "y", "a"),
+        ("0?", 'json {"n":1}', "no", '{"n": 1}', "b"),
+    ]
+
+
+def test_differences_are_few_and_short() -> None:
+    long = "x" * 9000
+    cases = [Case(prompt=long, check=Check(equals=long))] * 80
+    found = differences(cases, [(True, long)] * 80, [(False, long)] * 80)
+    assert len(found) == MOST_DIFFERENCES
+    first = found[0]
+    assert {len(text) for text in (first.prompt, first.check, first.a, first.b)} == {SHOWN}
